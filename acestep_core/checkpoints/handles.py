@@ -1,0 +1,106 @@
+"""Loaded models as values: what flows on the wires between loading and use.
+
+A handle is immutable. Whoever changes a model (an adapter, another precision) makes a new handle; the
+weights themselves are shared and never written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..models.acestep import AceStepModel
+from ..models.config import ModelConfig
+from ..models.oobleck import OobleckVAE
+from ..models.qwen3 import Qwen3
+from ..tokenizer import Tokenizer
+
+KINDS = ("turbo", "sft", "base")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What was loaded from where.
+
+    Attributes:
+        component: ``dit``, ``text``, ``vae`` or ``lm``.
+        files: paths as given. layout: spelling of the tensor names found.
+        kind: turbo, sft or base for the diffusion model, else "".
+        file_dtype, dtype: precision in the file and in memory.
+        loaded: tensors taken; missing and unexpected: names.
+        notes: sentences the user should read.
+    """
+
+    component: str
+    files: tuple[str, ...]
+    layout: str
+    kind: str
+    file_dtype: str
+    dtype: str
+    loaded: int
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        titles = {"dit": "Diffusion model", "text": "Text encoder", "vae": "Autoencoder", "lm": "Language model"}
+        lines = [
+            f"{titles[self.component]}{f' ({self.kind})' if self.kind else ''}: {', '.join(self.files)}",
+            f"  layout {self.layout}, {self.loaded} tensors, {self.file_dtype} in the file, {self.dtype} in memory",
+        ]
+        if self.unexpected:
+            lines.append(f"  {len(self.unexpected)} tensors not used: {', '.join(self.unexpected[:3])}")
+        return "\n".join(lines + [f"  {note}" for note in self.notes])
+
+
+@dataclass(frozen=True)
+class DiffusionModel:
+    """The diffusion checkpoint: weights, sizes, kind, and its silence latent [frames, 64] in float32."""
+
+    module: AceStepModel
+    kind: str
+    silence: Tensor | None
+    report: LoadReport
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.module.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.module.null_condition_emb.dtype
+
+    @property
+    def is_turbo(self) -> bool:
+        return self.kind == "turbo"
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    module: Qwen3
+    tokenizer: Tokenizer
+    report: LoadReport
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    module: OobleckVAE
+    report: LoadReport
+
+    @property
+    def hop(self) -> int:
+        return self.module.config.hop
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.module.parameters()).dtype
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    module: Qwen3
+    tokenizer: Tokenizer
+    report: LoadReport
+    size: str = field(default="")

@@ -1,0 +1,163 @@
+"""Sound to latents and back through the autoencoder, in windows small enough for any memory.
+
+Latents on this side are time-major, [B, T, 64] at 25 Hz. Windows overlap by more than the networks can
+see (:data:`OVERLAP_FRAMES`), so the joined result is that of one single pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from .checkpoints.handles import Autoencoder, DiffusionModel
+from .host import Host, current
+
+OVERLAP_FRAMES = 12
+"""Frames of context on each side of a window. The networks see 10; the rest is margin."""
+
+CHUNK_FRAMES = {"cpu": 128, "mps": 32}
+CHUNK_RANGE = (64, 1024)
+BYTES_PER_FRAME = {2: 4_000_000, 4: 8_000_000}
+"""Working memory of one latent frame in a decode or encode, by bytes of an element (100 MB/s in bfloat16)."""
+
+SILENCE_FRAMES = 15000
+"""Frames of the published silence latent: 600 s, the longest music that can be made at once."""
+
+SILENT_SECONDS = 4.0
+
+
+def windows(total: int, chunk: int, overlap: int) -> Iterator[tuple[int, int, int, int]]:
+    """Core [a, b) and widened window [lo, hi) of each piece of ``total`` frames.
+
+    Cores are chunk − 2·overlap long and follow one another; ``overlap`` is halved until that is positive.
+    """
+    if total <= chunk:
+        yield 0, total, 0, total
+        return
+    while chunk <= 2 * overlap:
+        overlap //= 2
+    stride = chunk - 2 * overlap
+    for a in range(0, total, stride):
+        b = min(a + stride, total)
+        yield a, b, max(0, a - overlap), min(total, b + overlap)
+
+
+def chunk_frames(vae: Autoencoder, device: torch.device) -> int:
+    """Window length that fits: a fixed one on CPU and MPS, a quarter of the free memory on a GPU."""
+    if device.type in CHUNK_FRAMES:
+        return CHUNK_FRAMES[device.type]
+    if device.type != "cuda":
+        return 256
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    fitting = free // 2 // BYTES_PER_FRAME[vae.dtype.itemsize]
+    return int(min(max(fitting, CHUNK_RANGE[0]), CHUNK_RANGE[1])) // 32 * 32
+
+
+@torch.inference_mode()
+def decode(
+    vae: Autoencoder,
+    latents: Tensor,
+    *,
+    chunk: int | None = None,
+    overlap: int = OVERLAP_FRAMES,
+    host: Host | None = None,
+) -> Tensor:
+    """Latents [B, T, 64] → audio [B, 2, T·1920], float32 on the CPU, not limited to ±1.
+
+    Args:
+        chunk: frames in a window including its overlaps; None fits it to the memory.
+        overlap: frames of context on each side.
+
+    Raises:
+        ValueError: latents that are empty, all zero, NaN or infinite, with the likely cause.
+    """
+    check_latents(latents)
+    host = host or current()
+    size = chunk or CHUNK_RANGE[0]
+    device = host.prepare(vae.module, "vae", size * BYTES_PER_FRAME[max(2, vae.dtype.itemsize)])
+    size = chunk or chunk_frames(vae, device)
+    pieces = list(windows(latents.shape[1], size, overlap))
+    hop, channels = vae.hop, vae.module.config.audio_channels
+    audio = torch.empty(latents.shape[0], channels, latents.shape[1] * hop)
+    bar, done = host.progress(len(pieces) * latents.shape[0], "decoding", "window"), 0
+    for item in range(latents.shape[0]):
+        source = latents[item : item + 1].transpose(1, 2).to(device, vae.dtype)
+        for a, b, lo, hi in pieces:
+            piece = vae.module.decode(source[..., lo:hi])
+            audio[item, :, a * hop : b * hop] = piece[0, :, (a - lo) * hop : (b - lo) * hop]
+            done += 1
+            bar.update(done)
+    return audio
+
+
+@torch.inference_mode()
+def encode(
+    vae: Autoencoder,
+    audio: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+    chunk: int | None = None,
+    overlap: int = OVERLAP_FRAMES,
+    host: Host | None = None,
+) -> Tensor:
+    """Audio [B, 2, n] in ±1 at 48 kHz → latents [B, n // 1920, 64], float32 on the CPU.
+
+    Args:
+        generator: None takes the posterior's mean, which repeats; a generator draws from the posterior as
+            the original does, one draw a window in order.
+        chunk, overlap: as in :func:`decode`, in frames.
+    """
+    host = host or current()
+    size = chunk or CHUNK_RANGE[0]
+    device = host.prepare(vae.module, "vae", size * BYTES_PER_FRAME[max(2, vae.dtype.itemsize)])
+    size = chunk or chunk_frames(vae, device)
+    hop, samples = vae.hop, audio.shape[-1]
+    frames = samples // hop
+    if frames < 1:
+        raise ValueError(f"The audio is {samples} samples long; at least {hop} (40 ms at 48 kHz) are needed.")
+    pieces = list(windows(frames, size, overlap))
+    latents = torch.empty(audio.shape[0], frames, vae.module.config.decoder_input_channels)
+    bar, done = host.progress(len(pieces) * audio.shape[0], "encoding", "window"), 0
+    for item in range(audio.shape[0]):
+        for a, b, lo, hi in pieces:
+            end = samples if len(pieces) == 1 else min((b + overlap) * hop, samples) if hi == frames else hi * hop
+            piece = audio[item : item + 1, :, lo * hop : end].to(device, vae.dtype)
+            mean, std = vae.module.encode(piece)
+            if generator is not None:
+                noise = torch.randn(mean.shape, generator=generator, device=generator.device)
+                mean = mean + std * noise.to(mean)
+            latents[item, a:b] = mean[0].T[a - lo : b - lo]
+            done += 1
+            bar.update(done)
+    return latents
+
+
+def check_latents(latents: Tensor) -> None:
+    """Refuse latents that cannot become sound, saying what probably made them so."""
+    if latents.numel() == 0:
+        raise ValueError("There are no latents to decode.")
+    if not bool(torch.isfinite(latents).all()):
+        raise ValueError(
+            f"The latents hold NaN or infinity ({latents.dtype}, {latents.device}). Usual causes: float16 weights "
+            "(choose bf16 or fp32 on the loader), or an adapter or checkpoint of another model."
+        )
+    if not bool(latents.any()):
+        raise ValueError("The latents are all zero: nothing was generated. Check that a sampler made them.")
+
+
+def with_silence(model: DiffusionModel, vae: Autoencoder, host: Host | None = None) -> DiffusionModel:
+    """The same model with a silence latent made by encoding digital silence; unchanged if it has one.
+
+    Away from the ends the encoder's answer is constant, so its first half is followed by its middle frame.
+    """
+    if model.silence is not None:
+        return model
+    config = vae.module.config
+    mean = encode(vae, torch.zeros(1, config.audio_channels, int(SILENT_SECONDS * config.sampling_rate)), host=host)[0]
+    middle = mean.shape[0] // 2
+    silence = torch.cat((mean[:middle], mean[middle].expand(SILENCE_FRAMES - middle, -1)))
+    note = "The file carries no silence latent; it was made by encoding silence with the autoencoder."
+    return replace(model, silence=silence, report=replace(model.report, notes=(*model.report.notes, note)))

@@ -1,0 +1,206 @@
+"""The one door through which the outside reaches the engine.
+
+A :class:`Host` answers four questions: which device and dtype to compute with, where files live, how
+far the work is, and whether the user wants to stop. :class:`Host` itself is the answer for a plain
+Python program or a terminal; a user interface installs a subclass with :func:`install` or, for the
+length of a block, :func:`use`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger("acestep")
+
+MODEL_FOLDERS = ("acestep", "diffusion_models", "text_encoders", "vae", "checkpoints", "loras")
+"""Kinds of model folder. ``acestep`` holds the original folders (``acestep-v15-turbo`` and so on); the
+others are ComfyUI's standard ones."""
+
+WEIGHT_SUFFIXES = (".safetensors", ".sft", ".bin", ".pt", ".ckpt", ".gguf", ".safetensors.index.json", ".bin.index.json")
+
+
+class Cancelled(Exception):
+    """The user asked to stop. Raised between two steps, never inside one."""
+
+
+class Progress:
+    """Counts the steps of one piece of work and lets the user stop between them.
+
+    >>> bar = Host().progress(3, "sampling")
+    >>> for done in range(1, 4):
+    ...     bar.update(done)
+    """
+
+    def __init__(self, host: Host, total: int, what: str, unit: str = "step"):
+        self.host, self.total, self.what, self.unit = host, max(1, int(total)), what, unit
+        self.started = time.perf_counter()
+        host.check_cancelled()
+        host.on_progress(0, self.total, f"{what}: 0/{self.total} {unit}s")
+
+    def update(self, done: int, note: str = "") -> None:
+        """Report that ``done`` of ``total`` are finished. Raises what the host raises on cancel."""
+        elapsed = time.perf_counter() - self.started
+        text = f"{self.what}: {done}/{self.total} {self.unit}s, {elapsed:.1f} s"
+        if 0 < done < self.total:
+            text += f", about {elapsed / done * (self.total - done):.0f} s left"
+        if note:
+            text += f" ({note})"
+        self.host.on_progress(min(done, self.total), self.total, text)
+        self.host.check_cancelled()
+
+
+class Host:
+    """A plain Python program around the engine.
+
+    Args:
+        models: folder that holds the model folders (see :data:`MODEL_FOLDERS`); the original folders may
+            also lie directly in it.
+        input, output, temp: folders for audio in and out.
+        device: ``"auto"`` (CUDA, MPS, XPU, CPU in this order), or a torch device name.
+        on_progress: called with (done, total, text).
+        should_stop: called between steps; true stops the work with :class:`Cancelled`.
+    """
+
+    name = "python"
+
+    def __init__(
+        self,
+        models: str | os.PathLike = "models",
+        input: str | os.PathLike = "input",
+        output: str | os.PathLike = "output",
+        temp: str | os.PathLike | None = None,
+        device: str = "auto",
+        on_progress: Callable[[int, int, str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ):
+        self.models, self.input, self.output = Path(models), Path(input), Path(output)
+        self.temp = Path(temp) if temp else self.output / "temp"
+        self._device, self._on_progress, self._should_stop = device, on_progress, should_stop
+        self.notes: list[str] = []
+
+    # -- progress, messages, cancelling
+
+    def progress(self, total: int, what: str, unit: str = "step") -> Progress:
+        return Progress(self, total, what, unit)
+
+    def on_progress(self, done: int, total: int, text: str) -> None:
+        if self._on_progress:
+            self._on_progress(done, total, text)
+
+    def check_cancelled(self) -> None:
+        if self._should_stop and self._should_stop():
+            raise Cancelled("Stopped by the user.")
+
+    def say(self, text: str) -> None:
+        """Tell the user something they did not ask for but must know (a value clamped, a fallback taken)."""
+        self.notes.append(text)
+        log.info(text)
+
+    # -- devices
+
+    def device(self, component: str) -> torch.device:
+        """Where ``component`` (``"dit"``, ``"text"``, ``"vae"`` or ``"lm"``) computes."""
+        import torch
+
+        if self._device != "auto":
+            return torch.device(self._device)
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        if hasattr(torch, "xpu") and torch.xpu.is_available():
+            return torch.device("xpu")
+        return torch.device("cpu")
+
+    def dtype(self, component: str) -> torch.dtype:
+        """What ``auto`` means: bfloat16 where the device computes it natively, else float32.
+
+        float16 is never chosen: the lyric encoder exceeds its range.
+        """
+        import torch
+
+        device = self.device(component)
+        if device.type == "xpu" or (device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8):
+            return torch.bfloat16
+        return torch.float32
+
+    def prepare(self, module: torch.nn.Module, component: str, activation_bytes: int = 0) -> torch.device:
+        """Bring ``module`` to its device, with room for ``activation_bytes``, and name the device."""
+        device = self.device(component)
+        module.to(device)
+        return device
+
+    # -- files
+
+    def model_roots(self, kind: str) -> list[Path]:
+        """Folders searched for one of :data:`MODEL_FOLDERS`; the first is where downloads go."""
+        roots = [self.models / kind]
+        return [*roots, self.models] if kind == "acestep" else roots
+
+    def list_models(self, kind: str) -> list[str]:
+        """Names (relative, with ``/``) of the weight files in the folders of one kind, sorted."""
+        found: set[str] = set()
+        for root in self.model_roots(kind):
+            for folder, folders, files in os.walk(root, followlinks=True):
+                depth = len(Path(folder).relative_to(root).parts)
+                folders[:] = sorted(f for f in folders if not f.startswith(".")) if depth < 3 else []
+                if kind == "acestep" and root == self.models and depth == 0:
+                    folders[:] = [f for f in folders if f not in MODEL_FOLDERS]
+                relative = Path(folder).relative_to(root)
+                found.update((relative / f).as_posix() for f in files if f.endswith(WEIGHT_SUFFIXES))
+        return sorted(found)
+
+    def find_model(self, kind: str, name: str) -> Path | None:
+        """The file ``name`` of :meth:`list_models`, or None. Never a path outside the model folders."""
+        return find_inside(self.model_roots(kind), name)
+
+
+def find_inside(roots: list[Path], name: str) -> Path | None:
+    """The file ``name`` under one of ``roots``; None where there is none or ``name`` leads outside."""
+    for root in roots:
+        base = os.path.abspath(root)
+        path = os.path.abspath(os.path.join(base, name))
+        if os.path.commonpath([base, path]) == base and os.path.isfile(path):
+            return Path(path)
+    return None
+
+
+_active: contextvars.ContextVar[Host | None] = contextvars.ContextVar("acestep_host", default=None)
+_installed: Host | None = None
+
+
+def install(host: Host) -> None:
+    """Make ``host`` the one that :func:`current` answers with, in every thread."""
+    global _installed
+    _installed = host
+
+
+@contextlib.contextmanager
+def use(host: Host) -> Iterator[Host]:
+    """Make ``host`` the current one within a ``with`` block of this thread."""
+    token = _active.set(host)
+    try:
+        yield host
+    finally:
+        _active.reset(token)
+
+
+def current() -> Host:
+    """The host of this moment: of :func:`use`, else of :func:`install`, else a plain :class:`Host`."""
+    global _installed
+    active = _active.get()
+    if active is not None:
+        return active
+    if _installed is None:
+        _installed = Host()
+    return _installed

@@ -1,0 +1,1 @@
+"""The networks: ``nn.Module`` classes whose parameter names are the published checkpoints' names."""

@@ -1,0 +1,60 @@
+"""Seeds to noise. Each item has its own generator, so its noise never depends on its neighbours."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .settings import SEED_MAX
+
+
+def fill_seeds(seeds: Sequence[int | None], draw: random.Random | None = None) -> list[int]:
+    """Every seed that is None gets a number: drawn once, here, so that it can be shown and used again.
+
+    Where at least one seed is given, the others follow from it, so a saved workflow repeats as a whole.
+    """
+    given = [s for s in seeds if s is not None]
+    draw = draw or (random.Random(repr(given)) if given else random.SystemRandom())
+    return [s if s is not None else draw.randint(0, SEED_MAX) for s in seeds]
+
+
+def draw_noise(
+    seeds: Sequence[int],
+    frames: int,
+    channels: int,
+    source: str = "cpu",
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Standard normal noise [len(seeds), frames, channels], one generator an item.
+
+    ``source`` cpu draws float32 on the CPU (the same on every machine); device draws in ``dtype`` on
+    ``device``, as the original does. The result lies on ``device`` in float32.
+    """
+    place = torch.device(device) if source == "device" else torch.device("cpu")
+    kind = dtype if source == "device" else torch.float32
+    rows = []
+    for seed in seeds:
+        generator = torch.Generator(place).manual_seed(int(seed))
+        rows.append(torch.randn((1, frames, channels), generator=generator, device=place, dtype=kind))
+    return torch.cat(rows).to(device, torch.float32)
+
+
+def retake(noise: Tensor, other: Tensor, variance: float) -> Tensor:
+    """cos(π/2·v)·noise + sin(π/2·v)·other: a variation of the same piece, v from 0 (same) to 1 (other)."""
+    angle = variance * math.pi / 2
+    return math.cos(angle) * noise + math.sin(angle) * other
+
+
+def fresh_noise(seeds: Sequence[int], like: Tensor) -> Callable[[int], Tensor]:
+    """Noise for the steps of the sde method: a function of the step, seeded by item and step."""
+
+    def at(step: int) -> Tensor:
+        mixed = [random.Random(f"{seed}/{step}").randint(0, 2**63 - 1) for seed in seeds]
+        return draw_noise(mixed, like.shape[1], like.shape[2], device=like.device).to(like.dtype)
+
+    return at

@@ -1,0 +1,189 @@
+"""Every sampler setting: its default, its range, and what ``auto`` means for a model. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+METHODS = ("ode", "sde")
+SOLVERS = ("euler", "heun")
+GUIDANCES = ("apg", "cfg", "adg", "adg_w_norm", "adg_wo_clip")
+CORRECTIONS = ("off", "low", "high", "double", "pix")
+NOISE_SOURCES = ("cpu", "device")
+
+STEPS_RANGE = (1, 200)
+TURBO_MAX_STEPS = 20
+SHIFT_RANGE = (1.0, 5.0)
+GUIDANCE_RANGE = (1.0, 15.0)
+NORM_THRESHOLD_RANGE = (0.0, 5.0)
+EMA_RANGE = (0.0, 0.5)
+SEED_MAX = 2**32 - 1
+BATCH_RANGE = (1, 8)
+
+AUTO = {
+    "turbo": {"steps": 8, "shift": 3.0, "guidance_scale": 1.0},
+    "sft": {"steps": 32, "shift": 1.0, "guidance_scale": 7.0},
+    "base": {"steps": 32, "shift": 1.0, "guidance_scale": 7.0},
+}
+"""What 0 (auto) becomes for each kind of model."""
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """How latents are made from noise. 0 means auto for steps, shift and guidance_scale.
+
+    Attributes:
+        steps: model evaluations (Heun uses two a step). shift: warps the noise levels towards the start.
+        guidance_scale: how strongly the conditions are followed; turbo models have it built in.
+        guidance: apg, cfg, adg, adg_w_norm, adg_wo_clip.
+        eta, norm_threshold, momentum: of apg. angle_clip: of adg, radians; 0 for its own default.
+        cfg_interval_start, cfg_interval_end: guide only at noise levels within, 1 being the start of sampling.
+        method: ode, or sde (fresh noise after each step). solver: euler or heun (ode only).
+        timesteps: own noise levels, falling, in place of steps and shift.
+        velocity_norm_threshold, velocity_ema_factor: 0 is off.
+        correction: wavelet correction; scaler for its low (or only) band, high_scaler for the high one.
+        retake_variance: 0 to 1, mixes in noise of retake_seed.
+        noise: cpu (float32, the same on every machine) or device (as the original draws it).
+    """
+
+    steps: int = 0
+    shift: float = 0.0
+    guidance_scale: float = 0.0
+    guidance: str = "apg"
+    eta: float = 0.0
+    norm_threshold: float = 2.5
+    momentum: float = -0.75
+    angle_clip: float = 0.0
+    cfg_interval_start: float = 0.0
+    cfg_interval_end: float = 1.0
+    method: str = "ode"
+    solver: str = "euler"
+    timesteps: tuple[float, ...] = ()
+    velocity_norm_threshold: float = 0.0
+    velocity_ema_factor: float = 0.0
+    correction: str = "off"
+    scaler: float = 0.05
+    high_scaler: float = 0.02
+    retake_variance: float = 0.0
+    retake_seed: int = 0
+    noise: str = "cpu"
+
+    def __post_init__(self) -> None:
+        problem = self.problem()
+        if problem:
+            raise ValueError(problem)
+
+    def problem(self) -> str | None:
+        """The first value out of range, in a sentence; None when all are fine."""
+        ranges = {
+            "steps": (*STEPS_RANGE, True),
+            "shift": (*SHIFT_RANGE, True),
+            "guidance_scale": (*GUIDANCE_RANGE, True),
+            "cfg_interval_start": (0.0, 1.0, False),
+            "cfg_interval_end": (0.0, 1.0, False),
+            "velocity_norm_threshold": (*NORM_THRESHOLD_RANGE, False),
+            "velocity_ema_factor": (*EMA_RANGE, False),
+            "retake_variance": (0.0, 1.0, False),
+            "retake_seed": (0, SEED_MAX, False),
+            "eta": (0.0, 1.0, False),
+            "norm_threshold": (0.0, 100.0, False),
+            "momentum": (-1.0, 1.0, False),
+            "angle_clip": (0.0, math.pi, False),
+            "scaler": (0.0, 1.0, False),
+            "high_scaler": (0.0, 1.0, False),
+        }
+        for name, (low, high, auto) in ranges.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                return f"{name} is {value!r}; it must be a number."
+            if not low <= value <= high and not (auto and value == 0):
+                return f"{name} is {value:g}; allowed is {low:g} to {high:g}{', or 0 for auto' if auto else ''}."
+        if not isinstance(self.steps, int):
+            return f"steps is {self.steps!r}; it must be a whole number."
+        for name, allowed in (
+            ("guidance", GUIDANCES),
+            ("method", METHODS),
+            ("solver", SOLVERS),
+            ("correction", CORRECTIONS),
+            ("noise", NOISE_SOURCES),
+        ):
+            if getattr(self, name) not in allowed:
+                return f"{name} is {getattr(self, name)!r}; allowed is {', '.join(allowed)}."
+        if self.cfg_interval_start > self.cfg_interval_end:
+            return (
+                f"cfg_interval_start ({self.cfg_interval_start:g}) is above cfg_interval_end "
+                f"({self.cfg_interval_end:g}); guidance would never apply."
+            )
+        levels = self.timesteps
+        if any(not isinstance(t, (int, float)) or not 0 <= t <= 1 for t in levels):
+            return "timesteps must be numbers from 0 to 1."
+        if any(a <= b for a, b in zip(levels, levels[1:], strict=False)):
+            return "timesteps must fall: each one below the one before it."
+        if levels and levels[0] == 0:
+            return "timesteps need at least one value above 0."
+        return None
+
+
+def parse_timesteps(text: str) -> tuple[float, ...]:
+    """Comma-separated noise levels, with the closing 0 added where it is missing; empty text is ().
+
+    >>> parse_timesteps("0.97, 0.5, 0.2")
+    (0.97, 0.5, 0.2, 0.0)
+    """
+    parts = [part for part in text.replace(";", ",").replace("\n", ",").split(",") if part.strip()]
+    try:
+        levels = tuple(float(part) for part in parts)
+    except ValueError as error:
+        raise ValueError(f"timesteps: {error}. Write numbers from 1 down to 0, separated by commas.") from None
+    return levels + (0.0,) if levels and levels[-1] != 0 else levels
+
+
+def resolve(settings: SamplerSettings, kind: str) -> tuple[SamplerSettings, tuple[str, ...]]:
+    """Settings without ``auto`` for a model of ``kind``, and sentences on what was changed and why."""
+    auto, notes = AUTO[kind], []
+    chosen = replace(
+        settings,
+        steps=settings.steps or int(auto["steps"]),
+        shift=settings.shift or auto["shift"],
+        guidance_scale=settings.guidance_scale or auto["guidance_scale"],
+    )
+    if kind == "turbo":
+        if chosen.guidance_scale != 1.0:
+            notes.append(f"Turbo models have guidance built in: scale {chosen.guidance_scale:g} was set to 1.")
+        if chosen.steps > TURBO_MAX_STEPS:
+            notes.append(f"Turbo models take at most {TURBO_MAX_STEPS} steps: {chosen.steps} was lowered.")
+        chosen = replace(chosen, guidance_scale=1.0, steps=min(chosen.steps, TURBO_MAX_STEPS))
+        if len(chosen.timesteps) > TURBO_MAX_STEPS + 1:
+            notes.append(f"Turbo models take at most {TURBO_MAX_STEPS} timesteps: the rest was left out.")
+    if chosen.solver == "heun" and chosen.method == "sde":
+        notes.append("Heun works with ode only: sde runs with Euler steps.")
+        chosen = replace(chosen, solver="euler")
+    return chosen, tuple(notes)
+
+
+def parse_seeds(seed: object, count: int, random: bool = False) -> list[int | None]:
+    """Seeds of ``count`` items; None where one is to be drawn.
+
+    ``seed`` is a number, a list of numbers, or text with commas. −1, nothing and unreadable parts mean
+    "draw one"; a fraction is cut to its whole part; missing ones are drawn, extra ones ignored.
+    """
+    if random or seed is None:
+        return [None] * count
+    parts: Sequence[object]
+    if isinstance(seed, str):
+        parts = seed.split(",")
+    elif isinstance(seed, (list, tuple)):
+        parts = seed
+    else:
+        parts = [seed]
+    seeds = [_one_seed(part) for part in parts][:count]
+    return seeds + [None] * (count - len(seeds))
+
+
+def _one_seed(part: object) -> int | None:
+    try:
+        value = int(float(part.strip() if isinstance(part, str) else part))  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return None if value == -1 else value
