@@ -193,7 +193,7 @@ def save_location(root: str | os.PathLike, prefix: str) -> SaveLocation:
     """Resolve a ``filename_prefix`` such as ``audio/%year%/song`` as ComfyUI does, and count on after existing files.
 
     ``%year% %month% %day% %hour% %minute% %second%`` and ``%date:yyyy-MM-dd_hhmmss%`` become the present
-    time. The folder is created. The counter is one above the highest of any file ``name_<digits>_…``,
+    time; ``%batch_num%`` is left for the caller. The folder is created. The counter is one above the highest of any file ``name_<digits>_…``,
     whatever its suffix.
 
     Raises:
@@ -202,12 +202,13 @@ def save_location(root: str | os.PathLike, prefix: str) -> SaveLocation:
     root = Path(os.path.abspath(root))
     prefix = os.path.normpath(_with_time(str(prefix)).replace("\\", "/"))
     name, folder = os.path.basename(prefix), Path(os.path.abspath(root / os.path.dirname(prefix)))
-    if os.path.isabs(prefix) or os.path.commonpath([root, folder]) != str(root):
+    if not folder.is_relative_to(root):
         raise AudioError(f"The prefix {prefix!r} leads outside the output folder {root}; use a name inside it.")
     if name in ("", ".", "..") or "\0" in prefix:
         raise AudioError(f"The prefix {prefix!r} names no file; write something like 'audio/song'.")
     folder.mkdir(parents=True, exist_ok=True)
-    numbered = re.compile(re.escape(os.path.normcase(name)) + r"_(\d+)(?:_|\.|$)")
+    pattern = re.escape(os.path.normcase(name)).replace("%batch_num%", r"\d+")
+    numbered = re.compile(pattern + r"_(\d+)(?:_|\.|$)")
     taken = [int(hit[1]) for entry in os.listdir(folder) if (hit := numbered.match(os.path.normcase(entry)))]
     subfolder = folder.relative_to(root).as_posix()
     return SaveLocation(folder, name, max(taken, default=0) + 1, "" if subfolder == "." else subfolder)
@@ -246,8 +247,9 @@ def resample(waveform: torch.Tensor, from_rate: int, to_rate: int) -> torch.Tens
     frames = length // step + 1
     result = flat.new_empty(flat.shape[0], frames, phases)
     padded = functional.pad(flat, (reach, reach + step + 1))
-    for low in range(0, phases, 64):
-        high = min(phases, low + 64)
+    group = max(64, phases // 64)
+    for low in range(0, phases, group):
+        high = min(phases, low + group)
         begin, end = low * step // phases, (high - 1) * step // phases + 2 * reach + 2
         taps = torch.arange(begin - reach, end - reach, **exact)[:, None] / step
         at = (taps - torch.arange(low, high, **exact) / phases) * cutoff
@@ -356,6 +358,8 @@ def _opened(path: Path) -> Iterator[Any]:
 
     if not path.is_file():
         raise AudioError(f"There is no file {path}." if not path.exists() else f"{path} is not a file.")
+    if path.stat().st_size == 0:
+        raise AudioError(f"{path.name} is empty.")
     try:
         # The whitelist keeps a playlist under an audio name from opening other files or addresses.
         with open(path, "rb") as file, av.open(file, options={"protocol_whitelist": "none"}) as container:

@@ -26,7 +26,10 @@ MODEL_FOLDERS = ("acestep", "diffusion_models", "text_encoders", "vae", "checkpo
 """Kinds of model folder. ``acestep`` holds the original folders (``acestep-v15-turbo`` and so on); the
 others are ComfyUI's standard ones."""
 
-WEIGHT_SUFFIXES = (".safetensors", ".sft", ".bin", ".pt", ".ckpt", ".gguf", ".safetensors.index.json", ".bin.index.json")
+WEIGHT_SUFFIXES = (
+    *(".safetensors", ".sft", ".bin", ".pt", ".ckpt", ".gguf"),
+    *(".safetensors.index.json", ".bin.index.json"),
+)
 
 
 class Cancelled(Exception):

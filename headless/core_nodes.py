@@ -244,9 +244,7 @@ def _save(audio, prefix, suffix, quality, kind, prompt, extra_pnginfo) -> dict:
     for item, waveform in enumerate(audio["waveform"]):
         name = location.name.replace("%batch_num%", str(item))
         file = f"{name}_{location.counter + item:05}_.{suffix}"
-        path = location.folder / file
-        rate = sound.write(path, sound.to_stereo(waveform) if len(waveform) > 2 else waveform, audio["sample_rate"],
-                           quality=quality, tags=tags)
+        rate = sound.write(location.folder / file, waveform[:2], audio["sample_rate"], quality=quality, tags=tags)
         if suffix == "mp3" and rate != audio["sample_rate"]:
             host.say(f"MP3 knows no rate of {audio['sample_rate']} Hz; {file} has {rate} Hz.")
         saved.append({"filename": file, "subfolder": location.subfolder, "type": kind})

@@ -435,4 +435,7 @@ def _there_is(host: Host, component: str) -> str:
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:.{int(unit == 1e9)}f} {name}"
+    return f"{count / 1e3:.0f} kB"

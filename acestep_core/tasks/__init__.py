@@ -1,0 +1,1 @@
+"""One file a task: how a request becomes conditioning."""

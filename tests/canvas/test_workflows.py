@@ -38,12 +38,16 @@ DROPPABLE = (".flac", ".mp3", ".opus")
 AUDIO = (".wav", ".flac", ".mp3", ".opus", ".ogg", ".m4a")
 SHORT, LONG = 10.0, 240.0  # seconds of music in a run to the end, and in one that is to be interrupted
 
-needs_browser = pytest.mark.skipif(
-    not os.environ.get("CANVAS_NODE_MODULES") or not shutil.which("node"),
-    reason="needs Node, Chromium and playwright-core: set CANVAS_NODE_MODULES (see tests/canvas/README.md)",
-)
+pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 each_workflow = pytest.mark.parametrize("file", WORKFLOWS, ids=lambda f: f.stem)
 each_renderer = pytest.mark.parametrize("renderer", RENDERERS)
+
+
+def needs_browser(test: Any) -> Any:
+    """Marks a test of the canvas; skips it where there is none."""
+    missing = not os.environ.get("CANVAS_NODE_MODULES") or not shutil.which("node")
+    reason = "needs Node, Chromium and playwright-core: set CANVAS_NODE_MODULES (see tests/canvas/README.md)"
+    return pytest.mark.canvas(pytest.mark.skipif(missing, reason=reason)(test))
 
 
 # -- what the workflows need: models, audio to load

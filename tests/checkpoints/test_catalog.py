@@ -320,7 +320,7 @@ def test_names_cannot_leave_the_model_folders(host, name):
 
 def test_the_description_lists_what_is_here_and_what_can_be_had(published):
     text = catalog.describe_models(published)
-    assert "acestep-v15-xl-turbo/model.safetensors.index.json  (Turbo, XL; 1 MB;" in text
+    assert "acestep-v15-xl-turbo/model.safetensors.index.json  (Turbo, XL; 935 kB;" in text
     assert "turbo                         acestep-v15-turbo, Qwen3-Embedding-0.6B, vae (all here)" in text
     assert "acestep-5Hz-lm-4B             Language model, 4B (8.4 GB)" in text
 

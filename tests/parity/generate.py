@@ -49,11 +49,12 @@ def generate(model: DiffusionModel, kind: str, g: dict[str, Tensor], case: str, 
     source = g["in.src_latents"]
     batch, frames, channels = source.shape
     turbo = kind == "turbo"
+    variant = "adg" if args.get("use_adg") else args.get("guidance_variant", "apg")
     settings = SamplerSettings(
         shift=args.get("shift", 3.0 if turbo else 1.0),
         steps=args.get("infer_steps", 0),
         guidance_scale=1.0 if turbo else args.get("diffusion_guidance_sale", args.get("guidance_scale", 7.0)),
-        guidance="adg" if args.get("use_adg") else VARIANTS.get(variant := args.get("guidance_variant", "apg"), variant),
+        guidance=VARIANTS.get(variant, variant),
         cfg_interval_start=args.get("cfg_interval_start", 0.0),
         cfg_interval_end=args.get("cfg_interval_end", 1.0),
         method=args.get("infer_method", "ode"),

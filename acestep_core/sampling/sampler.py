@@ -1,0 +1,167 @@
+"""Conditioning to latents: seeds, batches, the loop, and a record of what was done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.handles import DiffusionModel
+from ..host import Host, current
+from . import loop, noise, schedules
+from .conditioning import Conditioning, Item
+from .settings import SamplerSettings, parse_seeds, resolve
+
+BYTES_PER_TOKEN = 160_000
+"""Working memory of one position of one row in bfloat16."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Latents [B, T, 64] (float32, CPU), the seed of each item, settings as used, notes, seconds taken."""
+
+    latents: Tensor
+    frames: int
+    seeds: tuple[int, ...]
+    settings: SamplerSettings
+    levels: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+    times: Mapping[str, float] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """Settings as plain values, under the names of the original's result files where it has them."""
+        s = asdict(self.settings)
+        return {
+            "seeds": list(self.seeds),
+            "inference_steps": len(self.levels) - 1,
+            "guidance_scale": s["guidance_scale"],
+            "guidance_variant": s["guidance"],
+            "use_adg": s["guidance"] == "adg",
+            "cfg_interval_start": s["cfg_interval_start"],
+            "cfg_interval_end": s["cfg_interval_end"],
+            "shift": s["shift"],
+            "infer_method": s["method"],
+            "sampler_mode": s["solver"],
+            "timesteps": list(s["timesteps"]) or None,
+            "velocity_norm_threshold": s["velocity_norm_threshold"],
+            "velocity_ema_factor": s["velocity_ema_factor"],
+            "dcw_enabled": s["correction"] != "off",
+            "dcw_mode": s["correction"],
+            "dcw_scaler": s["scaler"],
+            "dcw_high_scaler": s["high_scaler"],
+            "retake_variance": s["retake_variance"],
+            "retake_seed": s["retake_seed"],
+            "noise_source": s["noise"],
+        }
+
+
+@torch.inference_mode()
+def sample(
+    model: DiffusionModel,
+    conditioning: Conditioning,
+    settings: SamplerSettings | None = None,
+    seed: object = 0,
+    *,
+    rows: int | None = None,
+    host: Host | None = None,
+) -> Sampled:
+    """Sample every item of ``conditioning``.
+
+    Each item has its own noise and runs without padding, so its result does not depend on its neighbours.
+
+    Args:
+        settings: auto values are resolved for the model's kind.
+        seed: a number, a list, or text with commas; missing seeds follow from the given ones, −1 draws.
+        rows: items in one batch; None is one at a time on a CPU (nothing is gained there) and all elsewhere.
+
+    Raises:
+        ValueError: the conditioning was made with another model. FloatingPointError: NaN.
+    """
+    host = host or current()
+    if conditioning.encoder is not model.module.encoder:
+        raise ValueError(
+            "The conditioning was made with another diffusion model. "
+            "Connect the same model to the conditioning node and to the sampler."
+        )
+    chosen, notes = resolve(settings or SamplerSettings(), model.kind)
+    for note in notes:
+        host.say(note)
+    levels = schedules.schedule(model.kind, chosen.shift, chosen.steps, chosen.timesteps)
+    seeds = noise.fill_seeds(parse_seeds(seed, len(conditioning.items)))
+    device = host.device("dit")
+    rows = rows or (1 if device.type == "cpu" else len(seeds))
+    groups = _groups(conditioning.items, rows)
+    activations = max(item.conditions.context.shape[1] for item in conditioning.items) * rows * BYTES_PER_TOKEN // 2
+    device = host.prepare(model.module, "dit", activations * (2 if chosen.guidance_scale > 1 else 1))
+
+    steps = len(schedules.start_from(levels, conditioning.items[0].noise_strength)) - 1
+    bar, started = host.progress(steps * len(groups), "sampling"), time.perf_counter()
+    made: dict[int, Tensor] = {}
+    for index, group in enumerate(groups):
+        items = [conditioning.items[i] for i in group]
+        task = _run_of(items, [seeds[i] for i in group], chosen, model, device)
+        counter, module = _Offset(bar, index * steps), model.module
+        network = (module.decoder, module.null_condition_emb)
+        result = loop.run(*network, task, levels, chosen, closing_euler=model.is_turbo, bar=counter)
+        made.update(zip(group, result.cpu(), strict=True))
+    taken = time.perf_counter() - started
+    times = {"dit_diffusion_time_cost": taken, "dit_diffusion_per_step_time_cost": taken / (steps * len(groups))}
+    latents = torch.stack([made[i] for i in range(len(seeds))])
+    frames = conditioning.items[0].frames
+    return Sampled(latents, frames, tuple(seeds), chosen, tuple(levels), notes, times)
+
+
+def _groups(items: Sequence[Item], rows: int) -> list[list[int]]:
+    """Indices of items that run together: of equal shape, at most ``rows``."""
+    by_shape: dict[tuple, list[int]] = {}
+    for index, item in enumerate(items):
+        by_shape.setdefault(item.shape, []).append(index)
+    return [group[i : i + rows] for group in by_shape.values() for i in range(0, len(group), rows)]
+
+
+def _run_of(
+    items: Sequence[Item], seeds: Sequence[int], settings: SamplerSettings, model: DiffusionModel, device: torch.device
+) -> loop.Run:
+    """One batch of equal shape, on the device."""
+
+    def together(parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(parts)).to(device)
+
+    def sides(parts: Sequence[loop.Conditions]) -> loop.Conditions:
+        return loop.Conditions(together([p.sequence for p in parts]), together([p.context for p in parts]))
+
+    first = items[0]
+    frames, channels = first.conditions.context.shape[1], model.config.audio_acoustic_hidden_dim
+    draw = (frames, channels, settings.noise, device, model.dtype)
+    start = noise.draw_noise(seeds, *draw)
+    if settings.retake_variance > 0:
+        others = noise.fill_seeds(parse_seeds(settings.retake_seed, len(seeds)))
+        start = noise.retake(start, noise.draw_noise(others, *draw), settings.retake_variance)
+    keep = first.keep
+    if keep is not None:
+        masks, clean = [i.keep.mask for i in items if i.keep], [i.keep.clean for i in items if i.keep]
+        keep = replace(keep, mask=together(masks), clean=together(clean))
+    return loop.Run(
+        noise=start,
+        conditions=sides([i.conditions for i in items]),
+        later=None if first.later is None else sides([i.later for i in items if i.later]),
+        strength=first.strength,
+        source=None if first.source is None else together([i.source for i in items if i.source is not None]),
+        noise_strength=first.noise_strength,
+        keep=keep,
+        fresh=noise.fresh_noise(seeds, start),
+    )
+
+
+class _Offset:
+    """A progress bar that one group fills a part of."""
+
+    def __init__(self, bar: Any, before: int):
+        self.bar, self.before = bar, before
+
+    def update(self, done: int, note: str = "") -> None:
+        self.bar.update(self.before + done, note)

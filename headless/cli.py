@@ -1,0 +1,254 @@
+"""``acestep-graph``: run and check workflows, list nodes and models, download models.
+
+Exit status: 0 done, 1 failed, 2 bad request, 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import inspect
+import json
+import re
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..acestep_core import host as hosts
+from .assign import assign
+from .declared import declared_inputs, node_table, node_titles, output_names
+from .execute import Done, NodeFailed, execute
+from .graph import Graph, WorkflowError, load
+from .terminal import TerminalHost, stopping_on_ctrl_c
+from .validate import needed_nodes, output_nodes, validate
+
+DONE, FAILED, BAD_REQUEST, CANCELLED = 0, 1, 2, 130
+
+
+class BadRequest(Exception):
+    """The command line asks for something that there is not."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and answer with its exit status. Results go to stdout, everything else to stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as stop:  # --help
+        return int(stop.code or DONE)
+    except BadRequest as error:
+        if "--json" in arguments:
+            print(json.dumps({"ok": False, "error": str(error)}))
+        print(error, file=sys.stderr)
+        return BAD_REQUEST
+    if options.command == "run":
+        return _run(options)
+    host = _host(options)
+    try:
+        with hosts.use(host), stopping_on_ctrl_c(host.stop):
+            return {"check": _check, "nodes": _nodes, "models": _models, "download": _download}[options.command](
+                options, host
+            )
+    except (Exception, KeyboardInterrupt) as error:
+        host.status.close()
+        code, lines = _explained(error, options.debug)
+        print(*lines, sep="\n", file=sys.stderr)
+        return code
+
+
+# -- run
+
+
+def _run(options: argparse.Namespace) -> int:
+    host, started = _host(options), time.perf_counter()
+    report: dict[str, Any] = {"ok": False, "workflow": options.workflow, "outputs": [], "notes": host.notes}
+    report["timings"] = []
+
+    def on_done(done: Done) -> None:
+        node = {"node": done.node.id, "title": done.node.title}
+        report["timings"].append({**node, "seconds": round(done.seconds, 3), "cached": done.cached})
+        if done.ui:
+            report["outputs"].append({**node, "type": done.node.type, **_shown(done, host)})
+
+    code = DONE
+    try:
+        with contextlib.redirect_stdout(sys.stderr), hosts.use(host), stopping_on_ctrl_c(host.stop):
+            table = node_table()
+            graph = validate(_loaded(options), table)
+            execute(graph, table, host, on_start=_announcer(host), on_done=on_done)
+        report["ok"] = True
+    except (Exception, KeyboardInterrupt) as error:
+        code, lines = _explained(error, options.debug)
+        report["error"] = str(error) or type(error).__name__
+        if isinstance(error, WorkflowError):
+            report["problems"] = [vars(problem) for problem in error.problems]
+        if isinstance(error, NodeFailed):
+            report["node"] = error.node.id
+        if code == CANCELLED:
+            report["cancelled"] = True
+        for line in lines:
+            host.status.say(line)
+    host.status.close()
+    report["seconds"] = round(time.perf_counter() - started, 3)
+    if options.json:
+        print(json.dumps(report, default=str))
+    else:
+        for output in report["outputs"]:
+            for line in (*output["files"], *output["text"]):
+                print(f"{output['title']} ({output['node']}): {line}")
+    return code
+
+
+def _announcer(host: TerminalHost):
+    def announce(node, position: int, total: int) -> None:
+        host.status.say(f"[{position}/{total}] {node.title}")
+
+    return announce
+
+
+def _shown(done: Done, host: TerminalHost) -> dict[str, Any]:
+    """What a node shows: ``files`` as paths, ``text``, and anything else as it is."""
+    folders = {"output": host.output, "temp": host.temp, "input": host.input}
+    shown: dict[str, Any] = {"files": [], "text": [str(text) for text in done.ui.get("text", ())]}
+    for key, values in done.ui.items():
+        files = [value for value in values if isinstance(value, dict) and "filename" in value]
+        for file in files:
+            folder = folders.get(file.get("type", "output"), host.output)
+            shown["files"].append(str((folder / file.get("subfolder", "") / file["filename"]).absolute()))
+        if len(files) < len(values) and key != "text":
+            shown.setdefault("ui", {})[key] = values
+    return shown
+
+
+# -- the other commands
+
+
+def _check(options: argparse.Namespace, host: TerminalHost) -> int:
+    table = node_table()
+    graph = validate(_loaded(options), table)
+    outputs = output_nodes(graph, table)
+    names = ", ".join(f"{graph.nodes[id].title} ({id})" for id in outputs)
+    print(f"{options.workflow} can run: {len(needed_nodes(graph, outputs))} nodes for {names}.")
+    return DONE
+
+
+def _nodes(options: argparse.Namespace, host: TerminalHost) -> int:
+    table, titles = node_table(), node_titles()
+    if options.id is None:
+        width = max(map(len, table))
+        for id, cls in table.items():
+            print(f"{id:{width}}  {titles.get(id, id)}  [{getattr(cls, 'CATEGORY', '')}]")
+        return DONE
+    if options.id not in table:
+        near = difflib.get_close_matches(options.id, table, 3, 0.4)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise BadRequest(f"There is no node {options.id!r}.{hint} `nodes` lists all.")
+    cls = table[options.id]
+    print(f"{options.id}: {titles.get(options.id, options.id)}")
+    about = getattr(cls, "DESCRIPTION", "") or inspect.cleandoc(cls.__doc__ or "")
+    if about:
+        print(f"  {about}")
+    print("inputs:")
+    for input in declared_inputs(cls).values():
+        default = f", default {input.default!r}" if input.is_widget else ""
+        optional = "" if input.required else ", optional"
+        print(f"  {input.name} ({input.type}{optional}): {input.allowed}{default}")
+        if input.options.get("tooltip"):
+            print(f"      {input.options['tooltip']}")
+    print("outputs:")
+    for slot, (name, kind) in enumerate(zip(output_names(cls), cls.RETURN_TYPES, strict=True)):
+        print(f"  {slot}: {name} ({kind})")
+    return DONE
+
+
+def _models(options: argparse.Namespace, host: TerminalHost) -> int:
+    from ..acestep_core.checkpoints import catalog
+
+    print(catalog.describe_models(host))
+    return DONE
+
+
+def _download(options: argparse.Namespace, host: TerminalHost) -> int:
+    from ..acestep_core.checkpoints import download
+
+    known = download.names()
+    unknown = [name for name in options.name if name.lower() not in map(str.lower, known)]
+    if unknown:
+        raise BadRequest(f"There is no model {', '.join(map(repr, unknown))}. Choose from: {', '.join(known)}.")
+    for name in options.name:
+        path = download.download(name, host, revision=options.revision)
+        host.status.close()
+        print(path)
+    return DONE
+
+
+# -- inside
+
+
+def _host(options: argparse.Namespace) -> TerminalHost:
+    return TerminalHost(models=options.models, input=options.input, output=options.output, device=options.device)
+
+
+def _loaded(options: argparse.Namespace) -> Graph:
+    table = node_table()
+    graph = load(options.workflow, table)
+    for assignment in options.set:
+        graph = assign(graph, assignment, table)
+    return graph
+
+
+def _explained(error: BaseException, debug: bool) -> tuple[int, list[str]]:
+    """The exit status for an error and the lines that tell it to the user."""
+    if isinstance(error, hosts.Cancelled | KeyboardInterrupt):
+        return CANCELLED, ["Stopped."]
+    if isinstance(error, WorkflowError):
+        return BAD_REQUEST, ["This workflow cannot run:", *(f"- {problem}" for problem in error.problems)]
+    lines = [f"error: {error}" if str(error) else f"error: {type(error).__name__}"]
+    if debug:
+        lines += "".join(traceback.format_exception(error)).splitlines()
+    return BAD_REQUEST if isinstance(error, BadRequest) else FAILED, lines
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BadRequest(f"{self.format_usage()}error: {message}")
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, mps, cuda, cuda:N, xpu, xpu:N")
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="acestep-graph", description="ACE-Step 1.5 workflows without ComfyUI.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="model folder [models]")
+    shared.add_argument("--input", type=Path, default=Path("input"), metavar="DIR", help="audio to load [input]")
+    shared.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="saved files [output]")
+    shared.add_argument("--device", type=_device, default="auto", help="auto, cpu, cuda, cuda:N, mps, xpu [auto]")
+    shared.add_argument("--debug", action="store_true", help="show tracebacks")
+    workflow = argparse.ArgumentParser(add_help=False)
+    workflow.add_argument("workflow", metavar="WORKFLOW.json", help="saved workflow or API format")
+    workflow.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NODE.INPUT=VALUE",
+        help="set an input; the node by title, id or class; repeatable",
+    )
+    run = commands.add_parser("run", parents=[workflow, shared], help="run a workflow")
+    run.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    commands.add_parser("check", parents=[workflow, shared], help="say whether a workflow can run")
+    nodes = commands.add_parser("nodes", parents=[shared], help="list nodes, or describe one")
+    nodes.add_argument("id", nargs="?", metavar="ID")
+    commands.add_parser("models", parents=[shared], help="list the models found")
+    download = commands.add_parser("download", parents=[shared], help="fetch published models")
+    download.add_argument("name", nargs="+", metavar="NAME")
+    download.add_argument("--revision", help="a branch, tag or commit of the model's repository")
+    return parser
