@@ -14,12 +14,10 @@ import contextlib
 import json
 import math
 import os
-import re
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -67,7 +65,8 @@ def read(path: str | os.PathLike, *, start: float = 0.0, seconds: float | None =
         integer samples are scaled to [-1, 1].
 
     Raises:
-        AudioError: no such file, not an audio file, no audio track, nothing in it, damaged or cut off.
+        AudioError: no such file, not an audio file, no audio track, nothing in it, damaged, or (where the
+            header of a WAV or FLAC tells) cut off.
     """
     import av
 
@@ -86,15 +85,16 @@ def read(path: str | os.PathLike, *, start: float = 0.0, seconds: float | None =
             for frame in container.decode(stream):
                 end = position + frame.samples
                 if end > first:
-                    blocks.append(_samples(frame)[:, max(0, first - position) : None if last is None else last - position])
+                    until = None if last is None else last - position
+                    blocks.append(_samples(frame)[:, max(0, first - position) : until])
                 position = end
                 if last is not None and position >= last:
                     break
         except av.error.FFmpegError as error:
-            raise AudioError(f"{path.name} is damaged or cut off after {position / rate:.2f} s ({error.strerror}).") from error
+            raise AudioError(f"{path.name} is damaged after {position / rate:.2f} s ({error.strerror}).") from error
         length = float(stream.duration * stream.time_base) if stream.duration else 0.0
         if last is None and container.format.name in _LENGTH_IS_EXACT and position / rate < length - 0.1:
-            raise AudioError(f"{path.name} is cut off: it should last {length:.2f} s and ends after {position / rate:.2f} s.")
+            raise AudioError(f"{path.name} is cut off: {position / rate:.2f} of {length:.2f} s are there.")
     if position and not blocks:
         raise AudioError(f"{path.name} lasts {position / rate:.2f} s, so nothing starts at {start:g} s.")
     if not blocks:
@@ -178,40 +178,6 @@ def write(
     finally:
         part.unlink(missing_ok=True)
     return sample_rate
-
-
-class SaveLocation(NamedTuple):
-    """Where the next file of a prefix goes: ``folder / f"{name}_{counter:05}_.flac"``."""
-
-    folder: Path
-    name: str
-    counter: int
-    subfolder: str
-
-
-def save_location(root: str | os.PathLike, prefix: str) -> SaveLocation:
-    """Resolve a ``filename_prefix`` such as ``audio/%year%/song`` as ComfyUI does, and count on after existing files.
-
-    ``%year% %month% %day% %hour% %minute% %second%`` and ``%date:yyyy-MM-dd_hhmmss%`` become the present
-    time; ``%batch_num%`` is left for the caller. The folder is created. The counter is one above the highest of any file ``name_<digits>_…``,
-    whatever its suffix.
-
-    Raises:
-        AudioError: the prefix leads outside ``root`` or names no file.
-    """
-    root = Path(os.path.abspath(root))
-    prefix = os.path.normpath(_with_time(str(prefix)).replace("\\", "/"))
-    name, folder = os.path.basename(prefix), Path(os.path.abspath(root / os.path.dirname(prefix)))
-    if not folder.is_relative_to(root):
-        raise AudioError(f"The prefix {prefix!r} leads outside the output folder {root}; use a name inside it.")
-    if name in ("", ".", "..") or "\0" in prefix:
-        raise AudioError(f"The prefix {prefix!r} names no file; write something like 'audio/song'.")
-    folder.mkdir(parents=True, exist_ok=True)
-    pattern = re.escape(os.path.normcase(name)).replace("%batch_num%", r"\d+")
-    numbered = re.compile(pattern + r"_(\d+)(?:_|\.|$)")
-    taken = [int(hit[1]) for entry in os.listdir(folder) if (hit := numbered.match(os.path.normcase(entry)))]
-    subfolder = folder.relative_to(root).as_posix()
-    return SaveLocation(folder, name, max(taken, default=0) + 1, "" if subfolder == "." else subfolder)
 
 
 # -- sample rate and channels
@@ -424,17 +390,3 @@ def _stored_tags(tags: Mapping[str, str], suffix: str) -> dict[str, str]:
         if extra:
             stored["comment"] = json.dumps({**({"comment": stored["comment"]} if "comment" in stored else {}), **extra})
     return stored
-
-
-def _with_time(prefix: str) -> str:
-    now = time.localtime()
-    parts = {"year": now.tm_year, "month": now.tm_mon, "day": now.tm_mday}
-    parts.update(hour=now.tm_hour, minute=now.tm_min, second=now.tm_sec)
-    for name, value in parts.items():
-        prefix = prefix.replace(f"%{name}%", f"{value:02}")
-    letters = {"y": now.tm_year, "M": now.tm_mon, "d": now.tm_mday, "h": now.tm_hour, "m": now.tm_min, "s": now.tm_sec}
-
-    def token(hit: re.Match) -> str:
-        return f"{letters[hit[0][0]]:0{min(len(hit[0]), 2)}}"[-2 if hit[0] == "yy" else 0 :]
-
-    return re.sub(r"%date:([^%]*)%", lambda hit: re.sub(r"yyyy|yy|MM?|dd?|hh?|mm?|ss?", token, hit[1]), prefix)

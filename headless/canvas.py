@@ -31,10 +31,10 @@ Place = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Value:
-    """A constant that the canvas puts into an input, and where in the file it stands."""
+    """A constant that the canvas puts into an input (None: leaves as it is), and where in the file it stands."""
 
     value: Any
-    place: Place | None
+    place: Place
     primitive: str | None = None
 
 
@@ -173,14 +173,12 @@ class _Reader:
             inner, name = str(inner), str(name)
             key = position if isinstance(saved, list) else name
             value = saved[key] if (key in saved if isinstance(saved, dict) else key < len(saved)) else None
-            place: Place | None = (*scope.sheet.node_places[id], "widgets_values", key)
+            place: Place = (*scope.sheet.node_places[id], "widgets_values", key)
             outer = scope.by_widget.get((id, name))
             if outer is not None:
-                value, place = outer.value, outer.place
+                value, place = value if outer.value is None else outer.value, outer.place
             for node, widget in self._inner_widgets(sheet, inner, name):
                 self._alias(scope, id, raw).setdefault(name, []).append((scope.id(f"{id}:{node}"), widget))
-            if value is None:
-                continue
             if inner == "-1":
                 by_input[name] = Value(value, place)
                 continue
@@ -227,12 +225,12 @@ class _Reader:
         inputs: dict[str, Any] = {}
         for name, value in self._widget_values(scope, id, raw):
             inputs[name] = value.value
-            if value.place is not None:
-                self.places[full, name] = value.place
+            self.places[full, name] = value.place
         for slot, input in enumerate(raw.get("inputs") or []):
             found = self._source(scope, raw, slot)
             if isinstance(found, Value):
-                inputs[input["name"]] = found.value
+                if found.value is not None:
+                    inputs[input["name"]] = found.value
                 self.places[full, input["name"]] = found.place
                 if found.primitive is not None:
                     self.aliases[found.primitive][2].setdefault("value", []).append((full, input["name"]))
@@ -254,8 +252,9 @@ class _Reader:
             if input is None:
                 continue
             given = key in saved if isinstance(saved, dict) else key < len(saved)
-            own = Value(saved[key] if given else input.default, (*place, key))
-            yield input.name, scope.by_widget.get((id, input.name), own)
+            value = saved[key] if given else input.default
+            promoted = scope.by_widget.get((id, input.name), Value(None, (*place, key)))
+            yield input.name, Value(value if promoted.value is None else promoted.value, promoted.place)
 
     # -- what feeds an input
 

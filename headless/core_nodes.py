@@ -14,6 +14,7 @@ import sys
 from typing import Any
 
 from ..acestep_core import host as hosts
+from ..acestep_core.save_location import save_location
 
 HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 
@@ -189,7 +190,7 @@ class TrimAudioDuration:
         start = max(0, min(start, length - 1))
         end = min(start + round(duration * rate), length)
         if start >= end:
-            raise ValueError(f"nothing lies between {start_index} s and {duration} s later; the audio has {length / rate} s.")
+            raise ValueError(f"{duration} s from {start_index} s on: nothing there; it lasts {length / rate:.2f} s.")
         return ({"waveform": waveform[..., start:end], "sample_rate": rate},)
 
 
@@ -219,8 +220,8 @@ class AudioConcat:
 def _input_files() -> list[str]:
     folder = hosts.current().input
     names = os.listdir(folder) if folder.is_dir() else []
-    kinds = ((mimetypes.guess_type(name)[0] or "").split("/")[0] for name in names)
-    return sorted(n for n, kind in zip(names, kinds, strict=True) if kind in ("audio", "video") and (folder / n).is_file())
+    media = [n for n in names if (mimetypes.guess_type(n)[0] or "").startswith(("audio/", "video/"))]
+    return sorted(name for name in media if (folder / name).is_file())
 
 
 def _find(name: Any):
@@ -237,7 +238,7 @@ def _save(audio, prefix, suffix, quality, kind, prompt, extra_pnginfo) -> dict:
 
     host = hosts.current()
     tags = {key: json.dumps(value) for key, value in {"prompt": prompt, **(extra_pnginfo or {})}.items() if value}
-    location = sound.save_location(host.output if kind == "output" else host.temp, prefix)
+    location = save_location(host.output if kind == "output" else host.temp, prefix)
     if audio["waveform"].shape[1] > 2:
         host.say(f"The audio has {audio['waveform'].shape[1]} channels; the first two were saved.")
     saved = []

@@ -220,8 +220,8 @@ class _Run:
                 parts = [f"{cls.__module__}.{cls.__qualname__} {id(cls)}", node.id if named else ""]
                 parts.append(self._fingerprint(node, cls))
                 for name, value in sorted(node.inputs.items()):
-                    source = f"{self.signatures[value.node]}[{value.slot}]" if isinstance(value, Link) else _frozen(value)
-                    parts.append(f"{name}={source}")
+                    linked = isinstance(value, Link)
+                    parts.append(name + (f"<{self.signatures[value.node]}[{value.slot}]" if linked else _frozen(value)))
                 self.signatures[node.id] = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         return self.signatures[node_id]
 

@@ -176,7 +176,7 @@ def _from_api(value: Any) -> Any:
         return value
     if len(value) == 2 and isinstance(value[0], str | int) and isinstance(value[1], int | float):
         return Link(str(value[0]), int(value[1]))
-    raise WorkflowError(f'A list in API format is a link ["node id", output]; a value is {{"__value__": [...]}}: {value}.')
+    raise WorkflowError(f'{value} is no link ["node id", output]; a list as a value is {{"__value__": [...]}}.')
 
 
 def _to_api(value: Any) -> Any:

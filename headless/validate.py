@@ -34,7 +34,7 @@ def validate(graph: Graph, table: NodeTable) -> Graph:
         raise WorkflowError(problems)
     outputs = output_nodes(graph, table)
     if not outputs:
-        raise WorkflowError("The workflow has no output node (such as Save Audio or Preview as Text), so nothing to do.")
+        raise WorkflowError("The workflow does nothing: it has no output node such as Save Audio or Preview as Text.")
     circle = _circle(graph, outputs)
     if circle:
         names = " → ".join(f"{graph.nodes[id].title} ({id})" for id in circle)

@@ -1,8 +1,36 @@
 """The nodes: thin adapters from the canvas to the engine, listed in the order a song is made."""
 
-NODE_CLASS_MAPPINGS: dict[str, type] = {}
-NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {}
+from . import conditioning, loading, sampling, song, sound
+
+NODES: dict[str, tuple[type, str]] = {
+    "ACEStepLoadModels": (loading.LoadModels, "Load ACE-Step Models"),
+    "ACEStepLoadDiffusionModel": (loading.LoadDiffusionModel, "Load ACE-Step Diffusion Model"),
+    "ACEStepLoadTextEncoder": (loading.LoadTextEncoder, "Load ACE-Step Text Encoder"),
+    "ACEStepLoadVAE": (loading.LoadVAE, "Load ACE-Step VAE"),
+    "ACEStepSong": (song.Song, "Song"),
+    "ACEStepReferenceAudio": (song.ReferenceAudio, "Reference Audio"),
+    "ACEStepText2Music": (conditioning.Text2Music, "Text to Music"),
+    "ACEStepSampler": (sampling.Sampler, "ACE-Step Sampler"),
+    "ACEStepSamplerSettings": (sampling.SamplerSettings, "Sampler Settings"),
+    "ACEStepGuidanceSettings": (sampling.GuidanceSettings, "Guidance Settings"),
+    "ACEStepVAEDecode": (sound.VAEDecode, "ACE-Step VAE Decode"),
+    "ACEStepVAEEncode": (sound.VAEEncode, "ACE-Step VAE Encode"),
+    "ACEStepSaveAudio": (sound.SaveAudio, "ACE-Step Save Audio"),
+    "ACEStepPreviewAudio": (sound.PreviewAudio, "ACE-Step Preview Audio"),
+}
+"""Node id → class and title. Ids are written into saved workflows and never change."""
+
+NODE_CLASS_MAPPINGS = {name: cls for name, (cls, _) in NODES.items()}
+NODE_DISPLAY_NAME_MAPPINGS = {name: title for name, (_, title) in NODES.items()}
 
 
 def register_in_comfyui() -> None:
     """Where ComfyUI is running, register the model folder and make it the engine's host."""
+    try:
+        import folder_paths
+    except ImportError:
+        return
+    from .comfy_host import ComfyHost, register_model_folder
+
+    register_model_folder(folder_paths)
+    ComfyHost.install()

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from acestep_graph.acestep_core import audio
-from acestep_graph.acestep_core.audio import AudioError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from acestep_graph.acestep_core import audio
+from acestep_graph.acestep_core.audio import AudioError
 
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -109,7 +110,7 @@ def test_reads_a_part(tmp_path):
 
 
 def test_bad_files_are_answered_in_words(tmp_path):
-    audio.write(tmp_path / "whole.wav", tone(), 48000)
+    audio.write(tmp_path / "whole.wav", tone(), 48000, sample_format="f32")
     audio.write(tmp_path / "whole.flac", torch.rand(2, 48000), 48000)
     (tmp_path / "text.wav").write_text("not music at all\n" * 50)
     (tmp_path / "empty.mp3").write_bytes(b"")
@@ -123,7 +124,7 @@ def test_bad_files_are_answered_in_words(tmp_path):
         "empty.mp3": "is empty",
         "header.wav": "not an audio file|no sound",
         "half.wav": "cut off",
-        "half.flac": "cut off",
+        "half.flac": "damaged",
         "list.wav": "not an audio file",
         "list.m3u8": "not an audio file",
         "nowhere.wav": "no file",
@@ -219,44 +220,13 @@ def test_any_text_can_be_a_tag(tmp_path, tags):
         assert back.get(key, "") == stored
 
 
-# -- save locations
-
-
-def test_numbers_count_on_over_all_suffixes(tmp_path):
-    folder = tmp_path / "audio"
-    assert audio.save_location(tmp_path, "audio/song") == (folder, "song", 1, "audio")
-    for name in ("song_00001_.mp3", "song_00007_.flac", "song_00009x_.flac", "songs_00050_.flac", "song_x.flac"):
-        (folder / name).touch()
-    assert audio.save_location(tmp_path, "audio/song").counter == 8
-    (folder / "take_3_00004_.flac").touch()
-    assert audio.save_location(tmp_path, "audio/take_%batch_num%").counter == 5
-
-
-def test_prefixes_know_the_time(tmp_path):
-    import time
-
-    now = time.localtime()
-    forms = {"%year%-%month%-%day%": "%Y-%m-%d", "x_%date:yyyyMMdd%": "x_%Y%m%d", "%date:yy.M%": None}
-    for prefix, form in forms.items():
-        expected = time.strftime(form, now) if form else f"{now.tm_year % 100:02}.{now.tm_mon}"
-        assert audio.save_location(tmp_path, prefix).name == expected
-
-
-@pytest.mark.parametrize("prefix", ["../x", "a/../../x", "/etc/x", "..", "", ".", "a/\0b", "..\\..\\x"])
-def test_prefixes_stay_inside(tmp_path, prefix):
-    root = tmp_path / "output"
-    with pytest.raises(AudioError, match="prefix"):
-        audio.save_location(root, prefix)
-    assert not (tmp_path / "x").exists()
-
-
 # -- resampling
 
 RATES = [(22050, 48000), (44100, 48000), (96000, 48000), (48000, 44100), (8000, 48000), (48000, 8000), (32000, 44100)]
 
 
 @pytest.mark.parametrize(("rate", "to"), RATES)
-@pytest.mark.parametrize("length", [1, 7, 30001])
+@pytest.mark.parametrize("length", [1, 5001])
 def test_resampling_equals_torchaudio(rate, to, length):
     reference = pytest.importorskip("torchaudio").functional.resample
     for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-12)):
@@ -267,9 +237,9 @@ def test_resampling_equals_torchaudio(rate, to, length):
 
 
 def test_resampling_between_coprime_rates_keeps_a_tone():
-    wave = tone(1, 2.0, 44101)
+    wave = tone(1, 0.5, 44101)
     ours = audio.resample(wave, 44101, 48000)
-    assert (ours - tone(1, 2.0, 48000))[0, 100:-100].abs().max() < 2e-3
+    assert (ours - tone(1, 0.5, 48000))[0, 100:-100].abs().max() < 2e-3
 
 
 @QUICK

@@ -23,6 +23,8 @@ TEXT_VOCABULARY = range(151_643, 151_936)
 LM_VOCABULARY = range(151_937, 218_000)
 """Rows of a language model with audio codes: 217204 as published."""
 TEXT_WIDTH = 1024
+"""Width of the published embedding model. Wider ones with the same vocabulary are other models; narrower ones are
+small models of this family, such as the demo's."""
 LATENT_CHANNELS = 64
 HOP = 1920
 """Samples a latent frame: tells this VAE from Stable Audio's, whose keys are the same and hop is 2048."""
@@ -138,7 +140,7 @@ def _qwen(embedding: tuple[int, ...] | None, path: Path, name_hint: str | None) 
     """``"text"``, ``"lm"``, or ``""`` for a Qwen3 that is neither of ours."""
     rows, width = embedding if embedding and len(embedding) == 2 else (_configured_rows(path.parent), None)
     if rows in TEXT_VOCABULARY:
-        return "text" if width in (None, TEXT_WIDTH) else ""
+        return "text" if width is None or width <= TEXT_WIDTH else ""
     if rows in LM_VOCABULARY:
         return "lm"
     if rows >= TEXT_VOCABULARY.stop:

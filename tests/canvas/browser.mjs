@@ -4,7 +4,7 @@
 //
 //   load=FILE    open a workflow            prompt       workflow and API prompt as the canvas makes them
 //   clear        a new, empty workflow      run[=SECS]   queue, wait for the end, return the outputs
-//   drop=FILE    drop a file on the canvas  shot=FILE    picture of the whole graph, nothing else
+//   drop=FILE    drop a file on the canvas  shot=FILE    picture of the graph alone; overlapping nodes
 //   click=CSS    click an element           page=FILE    picture of the page as it is
 //   eval=JS      value of an expression     wait=JS      wait until an expression is true
 //
@@ -35,6 +35,7 @@ const NOISE = [
   /legacy queue\/history menu is deprecated/,
   /ComfyApp graph accessed before initialization/,
   /ComfyApp\.open_maskeditor is deprecated/,
+  /^Invalid file signature\.$/, // of every mp3 that is dropped: its reader's test is never met
   /Content Security Policy/, // offers for missing files look them up outside; the missing files are reported anyway
   /Refused to connect/,
   /net::ERR_(NAME_NOT_RESOLVED|INTERNET_DISCONNECTED|ABORTED|CONNECTION_REFUSED|BLOCKED_BY_CSP)/,
@@ -154,6 +155,24 @@ function showBounds([left, top, width, height], margin) {
   return scale;
 }
 
+/** Pairs of titles of nodes that lie on each other as drawn, their title bars included. */
+function overlaps() {
+  const boxes = window.app.rootGraph.nodes.map((node) => {
+    const drawn = document.querySelector(`.lg-node[data-node-id="${node.id}"]`)?.getBoundingClientRect();
+    const [x, y, width, height] = drawn ? [drawn.x, drawn.y, drawn.width, drawn.height] : node.getBounding();
+    return { title: `${node.title} (${node.id})`, x, y, right: x + width, bottom: y + height };
+  });
+  const found = [];
+  boxes.forEach((a, i) => {
+    for (const b of boxes.slice(i + 1)) {
+      const across = Math.min(a.right, b.right) - Math.max(a.x, b.x);
+      const down = Math.min(a.bottom, b.bottom) - Math.max(a.y, b.y);
+      if (across > 1 && down > 1) found.push([a.title, b.title]);
+    }
+  });
+  return found;
+}
+
 // -- the steps
 
 async function settle(page) {
@@ -204,10 +223,11 @@ const STEPS = {
     await page.waitForTimeout(500);
     const scale = await page.evaluate(([b, m]) => window.showBounds(b, m), [bounds, margin]);
     await page.waitForTimeout(800);
+    const overlapping = await page.evaluate(overlaps);
     await page.screenshot({ path: file, style: ".no-drag.fixed, .p-buttongroup.absolute { display: none !important }" });
     await page.evaluate(() => (window.__store("workspace").focusMode = false));
     await page.setViewportSize(before);
-    return { file: resolve(file), scale, bounds };
+    return { file: resolve(file), scale, bounds, overlaps: overlapping };
   },
   async page(page, file) {
     await page.screenshot({ path: file });

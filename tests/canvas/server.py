@@ -133,7 +133,7 @@ class ComfyServer:
     def pack_complaints(self) -> list[str]:
         """Warnings and errors in the log that come from the pack or name it."""
         names = (PACK, str(ROOT), "acestep", "ACEStep", "IMPORT FAILED")
-        bad = ("[WARNING ", "[ERROR ", "[CRITICAL ", "Traceback", "Warning:", "IMPORT FAILED")
+        bad = ("[WARNING ", "[ERROR ", "[CRITICAL ", 'File "', "Warning:", "IMPORT FAILED")
         return [line for line in self.log.splitlines() if any(b in line for b in bad) and any(n in line for n in names)]
 
     def import_seconds(self) -> float:
@@ -195,9 +195,9 @@ class Run:
 
     @property
     def files(self) -> list[dict[str, str]]:
-        """Files that nodes reported (``filename``, ``subfolder``, ``type``), in the order of the history."""
+        """Files that nodes reported (``filename``, ``subfolder``, ``type``), sorted by node id."""
         found = []
-        for output in self.history.get("outputs", {}).values():
+        for _, output in sorted(self.history.get("outputs", {}).items()):
             for values in output.values():
                 found += [v for v in values if isinstance(v, dict) and "filename" in v]
         return found

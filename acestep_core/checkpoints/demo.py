@@ -1,0 +1,97 @@
+"""A tiny checkpoint with random weights, to try the machinery before the real weights are there.
+
+It has every part of the real one under ComfyUI's file names, loads through the same code, and sounds like
+noise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..models.acestep import AceStepModel
+from ..models.config import ModelConfig
+from ..models.oobleck import OobleckConfig, OobleckVAE, Snake
+from ..models.qwen3 import Qwen3, Qwen3Config
+
+DIT = ModelConfig(
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    num_lyric_encoder_hidden_layers=2,
+    num_timbre_encoder_hidden_layers=2,
+    fsq_dim=64,
+    text_hidden_dim=32,
+)
+TEXT = Qwen3Config(
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    head_dim=16,
+)
+VAE = OobleckConfig(encoder_base_channels=8, channel_multiples=(1, 1, 2, 2, 2), decoder_channels=8)
+
+FILES = {
+    "diffusion_models/acestep_v1.5_turbo.safetensors": (AceStepModel, DIT, ""),
+    "text_encoders/qwen_0.6b_ace15.safetensors": (Qwen3, TEXT, "model."),
+    "vae/ace_1.5_vae.safetensors": (OobleckVAE, VAE, ""),
+}
+
+
+def build(folder: Path, seed: int = 0) -> list[Path]:
+    """Write the tiny models into ``folder`` (a models folder), where they are not there already."""
+    written = []
+    for number, (name, (kind, config, prefix)) in enumerate(FILES.items()):
+        path = Path(folder) / name
+        written.append(path)
+        if path.is_file():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        module = randomize(kind(config), seed + number)
+        tensors = {prefix + key: value.to(torch.bfloat16) for key, value in published_vae(module).items()}
+        save_file(tensors, path, metadata={"about": "random weights of acestep-graph's demo; sounds like noise"})
+    return written
+
+
+def randomize(module: nn.Module, seed: int) -> nn.Module:
+    """Random weights that keep signals at their size: norms near 1, matrices scaled by their inputs."""
+    generator = torch.Generator().manual_seed(seed)
+    logs = {id(p) for m in module.modules() if isinstance(m, Snake) for p in (m.alpha, m.beta)}
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if id(parameter) in logs:
+                noise *= 0.1
+            elif parameter.dim() == 1:
+                noise = 1 + 0.1 * noise if "norm" in name else 0.02 * noise
+            elif parameter.dim() == 2 or "conv" in name or "proj" in name:
+                noise /= max(1.0, parameter[0].numel()) ** 0.5
+            else:
+                noise *= 0.3
+            parameter.copy_(noise)
+    return module.requires_grad_(False)
+
+
+def published_vae(module: nn.Module) -> dict[str, Tensor]:
+    """A module's tensors under published names: the autoencoder's weights split into norm and direction."""
+    state = module.state_dict()
+    if not isinstance(module, OobleckVAE):
+        return state
+    split: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name.endswith(".weight"):
+            stem = name.removesuffix("weight")
+            dims = tuple(range(1, tensor.dim()))
+            split[stem + "weight_g"] = torch.linalg.vector_norm(tensor, dim=dims, keepdim=True)
+            split[stem + "weight_v"] = tensor
+        else:
+            split[name] = tensor
+    return split

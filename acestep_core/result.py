@@ -1,0 +1,148 @@
+"""From latents to something one keeps: ComfyUI's values, files, and a record of every setting as used."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from . import audio as sound
+from . import codec
+from .checkpoints.handles import Autoencoder, DiffusionModel
+from .host import Host
+from .sampling.conditioning import Conditioning
+from .sampling.sampler import Sampled
+from .save_location import save_location
+
+VERSION = "0.1.0"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One batch: latents [B, T, 64], what they were made from, and every setting as plain values."""
+
+    latents: Tensor
+    frames: int
+    conditioning: Conditioning
+    record: Mapping[str, Any]
+
+
+def make_result(model: DiffusionModel, conditioning: Conditioning, made: Sampled) -> Result:
+    """Join the request, the settings as used and the model into one record."""
+    song = conditioning.song
+    record = {
+        "task_type": conditioning.task,
+        "instruction": conditioning.instruction,
+        "caption": song.caption,
+        "lyrics": song.sung,
+        "instrumental": song.instrumental,
+        "vocal_language": song.language,
+        "bpm": song.bpm,
+        "keyscale": song.key,
+        "timesignature": song.time_signature,
+        "duration": conditioning.seconds,
+        **conditioning.settings,
+        **made.record(),
+        "model_kind": model.kind,
+        "model_files": [Path(f).name for f in model.report.files],
+        "dtype": model.report.dtype,
+        "notes": [*conditioning.notes, *made.notes],
+        "time_costs": {name: round(seconds, 3) for name, seconds in made.times.items()},
+        "acestep_graph_version": VERSION,
+    }
+    return Result(made.latents, made.frames, conditioning, record)
+
+
+def summary(result: Result) -> str:
+    """The settings that matter, in a few lines."""
+    r = result.record
+    shown = {
+        "model": f"{r['model_kind']} ({', '.join(r['model_files'])}, {r['dtype']})",
+        "seeds": ", ".join(str(s) for s in r["seeds"]),
+        "length": f"{r['duration']:g} s",
+        "steps": f"{r['inference_steps']}, shift {r['shift']:g}, {r['infer_method']} {r['sampler_mode']}",
+        "guidance": "none" if r["guidance_scale"] <= 1 else f"{r['guidance_scale']:g} ({r['guidance_variant']})",
+        "time": f"{r['time_costs']['dit_diffusion_time_cost']:.1f} s",
+    }
+    return "\n".join([f"{name}: {value}" for name, value in shown.items()] + list(r["notes"]))
+
+
+def as_latent(made: Sampled) -> dict[str, Any]:
+    """ComfyUI's LATENT: samples [B, 64, T]; ``frames`` is the length to keep."""
+    return {"samples": made.latents.transpose(1, 2).contiguous(), "type": "audio", "frames": made.frames}
+
+
+def to_audio(vae: Autoencoder, latent: Mapping[str, Any], peak_db: float | None, chunk: int | None) -> dict[str, Any]:
+    """Decode a LATENT to ComfyUI's AUDIO, cut to its length and levelled.
+
+    Each item that would clip is scaled to a peak of 1; with ``peak_db`` every item is scaled to that peak.
+    """
+    samples = latent.get("samples")
+    channels = vae.module.config.decoder_input_channels
+    if not isinstance(samples, Tensor) or samples.dim() != 3 or samples.shape[1] != channels:
+        shape = list(samples.shape) if isinstance(samples, Tensor) else type(samples).__name__
+        raise ValueError(
+            f"These are not latents of ACE-Step 1.5 ({shape}); expected [batch, {channels}, frames]. "
+            "Connect the ACE-Step sampler or ACE-Step VAE Encode."
+        )
+    decoded = codec.decode(vae, samples.transpose(1, 2).float(), chunk=chunk)
+    frames = latent.get("frames", samples.shape[2])
+    decoded = sound.limit_peak(decoded[..., : frames * vae.hop])
+    if peak_db is not None:
+        decoded = sound.normalize_peak(decoded, peak_db)
+    return {"waveform": decoded, "sample_rate": vae.module.config.sampling_rate}
+
+
+def from_audio(vae: Autoencoder, audio: Mapping[str, Any], chunk: int | None) -> dict[str, Any]:
+    """Encode ComfyUI's AUDIO to a LATENT with the posterior's mean."""
+    latents = codec.encode(vae, sound.for_model(audio), chunk=chunk)
+    return {"samples": latents.transpose(1, 2).contiguous(), "type": "audio", "frames": latents.shape[1]}
+
+
+def tags(result: Result | None, prompt: Any, extra: Mapping[str, Any] | None) -> dict[str, str]:
+    """Tags of a file: the workflow where ComfyUI's readers look, and the song for players and people."""
+    found: dict[str, str] = {}
+    if prompt is not None:
+        found["prompt"] = json.dumps(prompt)
+    found.update({name: json.dumps(value) for name, value in (extra or {}).items()})
+    if result is not None:
+        record = result.record
+        found["acestep"] = json.dumps(record)
+        found["title"] = record["caption"][:80]
+        found["lyrics"] = record["lyrics"]
+        if record["bpm"]:
+            found["bpm"] = str(record["bpm"])
+    return found
+
+
+def save(
+    host: Host, audio: Mapping[str, Any], prefix: str, format: str, quality: str, tags: Mapping[str, str]
+) -> list[dict[str, str]]:
+    """Write every item to the output folder; returns ComfyUI's description of the files."""
+    return _write(host.output, "output", audio, prefix, format, quality, tags)
+
+
+def preview(host: Host, audio: Mapping[str, Any], tags: Mapping[str, str]) -> list[dict[str, str]]:
+    """Write every item as flac to the temporary folder."""
+    return _write(host.temp, "temp", audio, f"acestep_{os.urandom(3).hex()}", "flac", "", tags)
+
+
+def _write(
+    root: Path, kind: str, audio: Mapping[str, Any], prefix: str, format: str, quality: str, tags: Mapping[str, str]
+) -> list[dict[str, str]]:
+    location = save_location(root, prefix)
+    suffix, sample_format = ("wav", "f32") if format == "wav32" else (format, "s16")
+    waveform, written = sound.to_stereo(audio["waveform"]), []
+    for number, item in enumerate(waveform):
+        name = location.name.replace("%batch_num%", str(number))
+        path = location.folder / f"{name}_{location.counter + number:05}_.{suffix}"
+        own = {**tags, "acestep_item": str(number)} if "acestep" in tags else dict(tags)
+        chosen = quality if suffix in sound.QUALITIES else None
+        sound.write(path, item, audio["sample_rate"], quality=chosen, sample_format=sample_format, tags=own)
+        written.append({"filename": path.name, "subfolder": location.subfolder, "type": kind})
+    return written

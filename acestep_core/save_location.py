@@ -1,0 +1,57 @@
+"""Where the next saved file goes: prefixes with the time in them, numbers that count on, never outside a folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+
+class SaveLocation(NamedTuple):
+    """Where the next file of a prefix goes: ``folder / f"{name}_{counter:05}_.flac"``."""
+
+    folder: Path
+    name: str
+    counter: int
+    subfolder: str
+
+
+def save_location(root: str | os.PathLike, prefix: str) -> SaveLocation:
+    """Resolve a ``filename_prefix`` such as ``audio/%year%/song`` as ComfyUI does, and count on.
+
+    ``%year% %month% %day% %hour% %minute% %second%`` and ``%date:yyyy-MM-dd_hhmmss%`` become the present
+    time; ``%batch_num%`` is left for the caller to replace. The folder is created. The counter is one above
+    the highest of any file ``name_<digits>_…``, whatever its suffix.
+
+    Raises:
+        ValueError: the prefix leads outside ``root`` or names no file.
+    """
+    root = Path(os.path.abspath(root))
+    prefix = os.path.normpath(_with_time(str(prefix)).replace("\\", "/"))
+    name, folder = os.path.basename(prefix), Path(os.path.abspath(root / os.path.dirname(prefix)))
+    if not folder.is_relative_to(root):
+        raise ValueError(f"The prefix {prefix!r} leads outside the output folder {root}; use a name inside it.")
+    if name in ("", ".", "..") or "\0" in prefix:
+        raise ValueError(f"The prefix {prefix!r} names no file; write something like 'audio/song'.")
+    folder.mkdir(parents=True, exist_ok=True)
+    pattern = re.escape(os.path.normcase(name)).replace("%batch_num%", r"\d+")
+    numbered = re.compile(pattern + r"_(\d+)(?:_|\.|$)")
+    taken = [int(hit[1]) for entry in os.listdir(folder) if (hit := numbered.match(os.path.normcase(entry)))]
+    subfolder = folder.relative_to(root).as_posix()
+    return SaveLocation(folder, name, max(taken, default=0) + 1, "" if subfolder == "." else subfolder)
+
+
+def _with_time(prefix: str) -> str:
+    now = time.localtime()
+    parts = {"year": now.tm_year, "month": now.tm_mon, "day": now.tm_mday}
+    parts.update(hour=now.tm_hour, minute=now.tm_min, second=now.tm_sec)
+    for name, value in parts.items():
+        prefix = prefix.replace(f"%{name}%", f"{value:02}")
+    letters = {"y": now.tm_year, "M": now.tm_mon, "d": now.tm_mday, "h": now.tm_hour, "m": now.tm_min, "s": now.tm_sec}
+
+    def token(hit: re.Match) -> str:
+        return f"{letters[hit[0][0]]:0{min(len(hit[0]), 2)}}"[-2 if hit[0] == "yy" else 0 :]
+
+    return re.sub(r"%date:([^%]*)%", lambda hit: re.sub(r"yyyy|yy|MM?|dd?|hh?|mm?|ss?", token, hit[1]), prefix)

@@ -1,0 +1,120 @@
+"""ComfyUI as the engine's host: its devices, folders, progress bar, cancel button and memory management."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ..acestep_core import host as engine
+
+TEXT_INTERVAL = 0.25
+EXTENSIONS = {".safetensors", ".sft", ".bin", ".pt", ".ckpt", ".json"}
+
+
+def register_model_folder(folder_paths: Any) -> None:
+    """Add ``models/acestep`` to ComfyUI's model folders, keeping what extra_model_paths.yaml added."""
+    default = os.path.join(folder_paths.models_dir, "acestep")
+    folders, known = folder_paths.folder_names_and_paths.get("acestep", ([], set()))
+    folder_paths.folder_names_and_paths["acestep"] = (
+        folders if default in folders else [*folders, default],
+        set(known) | EXTENSIONS,
+    )
+
+
+class ComfyHost(engine.Host):
+    """Everything is asked of ComfyUI at the moment it is needed, so its command line settings hold."""
+
+    name = "comfyui"
+
+    def __init__(self) -> None:
+        import folder_paths
+
+        self._paths = folder_paths
+        super().__init__(
+            models=folder_paths.models_dir,
+            input=folder_paths.get_input_directory(),
+            output=folder_paths.get_output_directory(),
+            temp=folder_paths.get_temp_directory(),
+        )
+        self._bar: Any = None
+        self._last_text = 0.0
+
+    @classmethod
+    def install(cls) -> None:
+        engine.install(cls())
+
+    # -- progress, messages, cancelling
+
+    def on_progress(self, done: int, total: int, text: str) -> None:
+        import comfy.utils
+
+        if done == 0 or self._bar is None:
+            self._bar = comfy.utils.ProgressBar(total)
+        self._bar.update_absolute(done, total)
+        now = time.monotonic()
+        if done in (0, total) or now - self._last_text > TEXT_INTERVAL:
+            self._last_text = now
+            self._show(text)
+
+    def check_cancelled(self) -> None:
+        import comfy.model_management
+
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    def say(self, text: str) -> None:
+        engine.log.info(text)
+        self._show(text)
+
+    def _show(self, text: str) -> None:
+        """Text under the node that is running; nothing where there is no server or no node."""
+        from comfy_execution.utils import get_executing_context
+        from server import PromptServer
+
+        context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+        if context is not None and server is not None and server.client_id is not None:
+            server.send_progress_text(text, context.node_id)
+
+    # -- devices
+
+    def device(self, component: str) -> Any:
+        import comfy.model_management as management
+
+        if component in ("text", "lm"):
+            return management.text_encoder_device()
+        return management.vae_device() if component == "vae" else management.get_torch_device()
+
+    def dtype(self, component: str) -> Any:
+        import comfy.model_management as management
+        import torch
+
+        device = self.device(component)
+        if component == "vae":
+            return management.vae_dtype(device, [torch.bfloat16, torch.float32])
+        return torch.bfloat16 if management.should_use_bf16(device) else torch.float32
+
+    def prepare(self, module: Any, component: str, activation_bytes: int = 0) -> Any:
+        """Load through ComfyUI's memory management, which may evict other models and, later, this one."""
+        import comfy.model_management as management
+        from comfy.model_patcher import ModelPatcher
+
+        patcher = getattr(module, "comfy_patcher", None)
+        if patcher is None:
+            offload = management.unet_offload_device()
+            patcher = ModelPatcher(module, load_device=self.device(component), offload_device=offload)
+            module.comfy_patcher = patcher
+        management.load_models_gpu([patcher], memory_required=activation_bytes, force_full_load=True)
+        return patcher.load_device
+
+    # -- files
+
+    def model_roots(self, kind: str) -> list[Path]:
+        known = self._paths.folder_names_and_paths
+        return [Path(p) for p in known[kind][0]] if kind in known else []
+
+    def list_models(self, kind: str) -> list[str]:
+        if kind not in self._paths.folder_names_and_paths:
+            return []
+        names = (name.replace(os.sep, "/") for name in self._paths.get_filename_list(kind))
+        return [name for name in names if name.endswith(engine.WEIGHT_SUFFIXES)]

@@ -1,0 +1,237 @@
+"""Loaders: from a file name to a handle. Lists and lookups go through the host, so paths never leave it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..acestep_core import host
+from ..acestep_core.checkpoints import catalog
+from .widgets import MODEL, ROOT, TEXT, VAE, choice, problem_of, socket, switch
+
+CATEGORY = f"{ROOT}/Load"
+PRECISIONS = ("auto", "bf16", "fp32", "fp16", "file")
+KINDS = ("auto", "turbo", "sft", "base")
+PRECISION_TIP = (
+    "Number format of the weights. auto: bf16 on GPUs that compute it natively, else fp32. "
+    "file: as stored. fp16 can turn lyrics into noise."
+)
+KIND_TIP = "What the checkpoint is. auto reads it from config.json or from the file name."
+DOWNLOAD_TIP = (
+    "Fetch models that are not on this machine from their official repositories (several GB, resumable). "
+    "Off: nothing is ever downloaded."
+)
+REPORT_TIP = "What was loaded: file, layout, kind, precision, and anything worth knowing"
+WHERE = {
+    "dit": "models/diffusion_models, models/checkpoints or models/acestep",
+    "text": "models/text_encoders, models/checkpoints or models/acestep",
+    "vae": "models/vae, models/checkpoints or models/acestep",
+}
+
+
+def model_choice(component: str) -> tuple[str, dict[str, Any]]:
+    """Combo of the files on this machine that hold ``component``; the ComfyUI file's name where there is none."""
+    title = catalog.COMPONENTS[component]
+    found = catalog.list_choices(host.current(), component)
+    standard = next(m.comfy.name for m in catalog.MODELS if m.component == component and m.comfy)
+    tooltip = f"File of the {title}. Searched in {WHERE[component]}."
+    return choice(found or [standard], tooltip, default=found[0] if found else standard)
+
+
+def check_file(component: str, name: str | None, download: bool | None = False) -> bool | str:
+    """True where ``name`` can be loaded, or downloaded if that is allowed; else what to do."""
+    if name is None:
+        return True
+    fetchable = download and catalog.equivalents(name, component)
+    return True if fetchable else problem_of(catalog.resolve, host.current(), component, name)
+
+
+def find_file(component: str, name: str, download: bool = False) -> tuple[Path, str]:
+    """The file for a widget value, and a note where another layout of the same model stands in."""
+    here = host.current()
+    try:
+        found = catalog.resolve(here, component, name)
+    except catalog.ModelNotFound:
+        model = catalog.equivalents(name, component)
+        if not (download and model):
+            raise
+        from ..acestep_core.checkpoints.download import download as fetch
+
+        fetch(model.id, here)
+        found = catalog.resolve(here, component, name)
+    note = f"{found.name} stands in for {found.substituted_for}: the same weights." if found.substituted_for else ""
+    if note:
+        here.say(note)
+    return found.path, note
+
+
+def fingerprint(component: str, name: str) -> str:
+    """Changes when the file behind ``name`` changes."""
+    try:
+        path = catalog.resolve(host.current(), component, name).path
+        state = path.stat()
+    except (LookupError, OSError):
+        return name
+    return f"{path}|{state.st_size}|{state.st_mtime_ns}"
+
+
+def report_text(*parts: str) -> str:
+    return "\n".join(part for part in parts if part)
+
+
+def load_dit(name: str, precision: str, kind: str, vae: Any, download: bool) -> tuple[Any, str]:
+    from ..acestep_core import codec
+    from ..acestep_core.checkpoints import loading
+
+    path, note = find_file("dit", name, download)
+    model = loading.load_diffusion_model(path, kind=kind, dtype=precision)
+    if vae is not None:
+        model = codec.with_silence(model, vae)
+    return model, report_text(model.report.text(), note)
+
+
+def load_text(name: str, precision: str, download: bool) -> tuple[Any, str]:
+    from ..acestep_core.checkpoints import loading
+
+    path, note = find_file("text", name, download)
+    encoder = loading.load_text_encoder(path, dtype=precision)
+    return encoder, report_text(encoder.report.text(), note)
+
+
+def load_vae(name: str, precision: str, download: bool) -> tuple[Any, str]:
+    from ..acestep_core.checkpoints import loading
+
+    path, note = find_file("vae", name, download)
+    vae = loading.load_vae(path, dtype=precision)
+    return vae, report_text(vae.report.text(), note)
+
+
+class LoadModels:
+    """Everything text to music needs, from one node."""
+
+    CATEGORY = CATEGORY
+    DESCRIPTION = (
+        "Loads the diffusion model, the text encoder and the VAE of ACE-Step 1.5. "
+        "Original folders, ComfyUI files and diffusers folders all work; use the single loaders for special cases."
+    )
+    SEARCH_ALIASES = ["ace step", "checkpoint", "loader", "music model"]
+    FUNCTION = "load"
+    RETURN_TYPES = (MODEL, TEXT, VAE, "STRING")
+    RETURN_NAMES = ("model", "text_encoder", "vae", "report")
+    OUTPUT_TOOLTIPS = ("Diffusion model", "Text encoder", "VAE", REPORT_TIP)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        return {
+            "required": {
+                "diffusion_model": model_choice("dit"),
+                "text_encoder": model_choice("text"),
+                "vae": model_choice("vae"),
+                "precision": choice(PRECISIONS, PRECISION_TIP),
+                "kind": choice(KINDS, KIND_TIP, advanced=True),
+                "download_missing": switch(False, DOWNLOAD_TIP, advanced=True),
+            }
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(
+        cls,
+        diffusion_model: str | None = None,
+        text_encoder: str | None = None,
+        vae: str | None = None,
+        download_missing: bool | None = False,
+    ) -> bool | str:
+        names = (("dit", diffusion_model), ("text", text_encoder), ("vae", vae))
+        answers = (check_file(component, name, download_missing) for component, name in names)
+        return next((answer for answer in answers if answer is not True), True)
+
+    @classmethod
+    def IS_CHANGED(cls, diffusion_model: str, text_encoder: str, vae: str, **_: Any) -> str:
+        names = (("dit", diffusion_model), ("text", text_encoder), ("vae", vae))
+        return "|".join(fingerprint(component, name) for component, name in names)
+
+    def load(
+        self, diffusion_model: str, text_encoder: str, vae: str, precision: str, kind: str, download_missing: bool
+    ) -> tuple:
+        autoencoder, vae_report = load_vae(vae, precision, download_missing)
+        encoder, text_report = load_text(text_encoder, precision, download_missing)
+        model, report = load_dit(diffusion_model, precision, kind, autoencoder, download_missing)
+        return model, encoder, autoencoder, report_text(report, text_report, vae_report)
+
+
+class _LoadOne:
+    """What the single loaders share."""
+
+    CATEGORY = CATEGORY
+    FUNCTION = "load"
+    COMPONENT = ""
+    WIDGET = ""
+
+    @classmethod
+    def _inputs(cls) -> dict[str, Any]:
+        return {
+            cls.WIDGET: model_choice(cls.COMPONENT),
+            "precision": choice(PRECISIONS, PRECISION_TIP),
+            "download_missing": switch(False, DOWNLOAD_TIP, advanced=True),
+        }
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        return {"required": cls._inputs()}
+
+    @classmethod
+    def IS_CHANGED(cls, **widgets: Any) -> str:
+        return fingerprint(cls.COMPONENT, widgets[cls.WIDGET])
+
+
+class LoadDiffusionModel(_LoadOne):
+    DESCRIPTION = "Loads an ACE-Step 1.5 diffusion model: turbo, sft or base, 2B or XL."
+    SEARCH_ALIASES = ["ace step", "dit", "unet"]
+    COMPONENT, WIDGET = "dit", "diffusion_model"
+    RETURN_TYPES = (MODEL, "STRING")
+    RETURN_NAMES = ("model", "report")
+    OUTPUT_TOOLTIPS = ("Diffusion model", REPORT_TIP)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        vae = socket(VAE, "Needed for ComfyUI files, which carry no silence latent: it is made with the VAE.")
+        return {"required": {**cls._inputs(), "kind": choice(KINDS, KIND_TIP)}, "optional": {"vae": vae}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, diffusion_model: str | None = None, download_missing: bool | None = False) -> bool | str:
+        return check_file("dit", diffusion_model, download_missing)
+
+    def load(self, diffusion_model: str, precision: str, download_missing: bool, kind: str, vae: Any = None) -> tuple:
+        return load_dit(diffusion_model, precision, kind, vae, download_missing)
+
+
+class LoadTextEncoder(_LoadOne):
+    DESCRIPTION = "Loads the text encoder (Qwen3-Embedding-0.6B) that reads captions and lyrics."
+    SEARCH_ALIASES = ["ace step", "clip", "qwen"]
+    COMPONENT, WIDGET = "text", "text_encoder"
+    RETURN_TYPES = (TEXT, "STRING")
+    RETURN_NAMES = ("text_encoder", "report")
+    OUTPUT_TOOLTIPS = ("Text encoder", REPORT_TIP)
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, text_encoder: str | None = None, download_missing: bool | None = False) -> bool | str:
+        return check_file("text", text_encoder, download_missing)
+
+    def load(self, text_encoder: str, precision: str, download_missing: bool) -> tuple:
+        return load_text(text_encoder, precision, download_missing)
+
+
+class LoadVAE(_LoadOne):
+    DESCRIPTION = "Loads the VAE that turns latents into sound and sound into latents."
+    SEARCH_ALIASES = ["ace step", "autoencoder", "oobleck"]
+    COMPONENT, WIDGET = "vae", "vae"
+    RETURN_TYPES = (VAE, "STRING")
+    RETURN_NAMES = ("vae", "report")
+    OUTPUT_TOOLTIPS = ("VAE", REPORT_TIP)
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, vae: str | None = None, download_missing: bool | None = False) -> bool | str:
+        return check_file("vae", vae, download_missing)
+
+    def load(self, vae: str, precision: str, download_missing: bool) -> tuple:
+        return load_vae(vae, precision, download_missing)

@@ -1,0 +1,133 @@
+"""Latents to sound, sound to latents, and to files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..acestep_core import host
+from .widgets import AUDIO, LATENT, RESULT, ROOT, VAE, choice, number, socket, switch, text, whole
+
+CATEGORY = f"{ROOT}/Audio"
+FORMATS = ("flac", "mp3", "wav", "wav32", "opus")
+QUALITIES = ("320k", "256k", "192k", "128k")
+CHUNK_TIP = "Frames decoded at once (25 a second). 0: fits the memory. The result is the same for every size."
+
+
+class VAEDecode:
+    CATEGORY = CATEGORY
+    DESCRIPTION = "Turns latents into stereo sound at 48 kHz, in windows that join exactly."
+    SEARCH_ALIASES = ["ace step", "decode audio"]
+    FUNCTION = "decode"
+    RETURN_TYPES = (AUDIO,)
+    RETURN_NAMES = ("audio",)
+    OUTPUT_TOOLTIPS = ("Stereo, 48 kHz",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        return {
+            "required": {
+                "vae": socket(VAE, "VAE."),
+                "latent": socket(LATENT, "Latents of a sampler or of VAE Encode."),
+                "normalize": switch(True, "Bring the loudest moment to peak_db. Off: only lowered where it would clip."),
+                "peak_db": number(-1.0, -10.0, 0.0, 0.1, "Level of the loudest moment in dB; 0 is full scale."),
+                "chunk": whole(0, 0, 4096, CHUNK_TIP, advanced=True),
+            }
+        }
+
+    def decode(self, vae: Any, latent: dict, normalize: bool, peak_db: float, chunk: int) -> tuple:
+        from ..acestep_core import result
+
+        return (result.to_audio(vae, latent, peak_db if normalize else None, chunk or None),)
+
+
+class VAEEncode:
+    CATEGORY = CATEGORY
+    DESCRIPTION = "Turns sound into latents. Any sample rate and channel count is brought to 48 kHz stereo first."
+    SEARCH_ALIASES = ["ace step", "encode audio"]
+    FUNCTION = "encode"
+    RETURN_TYPES = (LATENT,)
+    RETURN_NAMES = ("latent",)
+    OUTPUT_TOOLTIPS = ("Latents, 25 a second",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        return {
+            "required": {
+                "vae": socket(VAE, "VAE."),
+                "audio": socket(AUDIO, "Sound to encode, at least 40 ms."),
+                "chunk": whole(0, 0, 4096, CHUNK_TIP, advanced=True),
+            }
+        }
+
+    def encode(self, vae: Any, audio: dict, chunk: int) -> tuple:
+        from ..acestep_core import result
+
+        return (result.from_audio(vae, audio, chunk or None),)
+
+
+HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
+PLAYER = {"audioUI": ("AUDIO_UI", {"tooltip": "Player of the first item."})}
+
+
+class SaveAudio:
+    CATEGORY = CATEGORY
+    DESCRIPTION = (
+        "Saves every item to the output folder, with the workflow inside (flac, mp3, opus): "
+        "drop the file on the canvas to get it back."
+    )
+    SEARCH_ALIASES = ["ace step", "export", "write file"]
+    FUNCTION = "save"
+    OUTPUT_NODE = True
+    RETURN_TYPES = ()
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        prefix = "Folder and beginning of the file name. %date tokens% work as in ComfyUI's own save nodes."
+        return {
+            "required": {
+                "audio": socket(AUDIO, "Sound to save."),
+                "filename_prefix": text(prefix, "audio/ACE-Step"),
+                "format": choice(FORMATS, "flac: lossless. mp3, opus: small. wav: 16 bit, wav32: 32-bit float; both plain."),
+                "quality": choice(QUALITIES, "Bit rate of mp3 and opus; the other formats ignore it."),
+            },
+            "optional": {
+                "result": socket(RESULT, "From the sampler: writes title, lyrics, seed and all settings into the file."),
+                **PLAYER,
+            },
+            "hidden": HIDDEN,
+        }
+
+    def save(
+        self,
+        audio: dict,
+        filename_prefix: str,
+        format: str,
+        quality: str,
+        result: Any = None,
+        audioUI: Any = None,
+        prompt: Any = None,
+        extra_pnginfo: Any = None,
+    ) -> dict:
+        from ..acestep_core import result as results
+
+        tags = results.tags(result, prompt, extra_pnginfo)
+        return {"ui": {"audio": results.save(host.current(), audio, filename_prefix, format, quality, tags)}}
+
+
+class PreviewAudio:
+    CATEGORY = CATEGORY
+    DESCRIPTION = "Plays the first item. The file goes to the temporary folder."
+    SEARCH_ALIASES = ["ace step", "play", "listen"]
+    FUNCTION = "preview"
+    OUTPUT_NODE = True
+    RETURN_TYPES = ()
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        return {"required": {"audio": socket(AUDIO, "Sound to play.")}, "optional": PLAYER, "hidden": HIDDEN}
+
+    def preview(self, audio: dict, audioUI: Any = None, prompt: Any = None, extra_pnginfo: Any = None) -> dict:
+        from ..acestep_core import result as results
+
+        tags = results.tags(None, prompt, extra_pnginfo)
+        return {"ui": {"audio": results.preview(host.current(), audio, tags)}}

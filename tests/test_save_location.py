@@ -1,0 +1,31 @@
+import time
+
+import pytest
+
+from acestep_graph.acestep_core.save_location import save_location
+
+
+def test_numbers_count_on_over_all_suffixes(tmp_path):
+    folder = tmp_path / "audio"
+    assert save_location(tmp_path, "audio/song") == (folder, "song", 1, "audio")
+    for name in ("song_00001_.mp3", "song_00007_.flac", "song_00009x_.flac", "songs_00050_.flac", "song_x.flac"):
+        (folder / name).touch()
+    assert save_location(tmp_path, "audio/song").counter == 8
+    (folder / "take_3_00004_.flac").touch()
+    assert save_location(tmp_path, "audio/take_%batch_num%").counter == 5
+
+
+def test_prefixes_know_the_time(tmp_path):
+    now = time.localtime()
+    forms = {"%year%-%month%-%day%": "%Y-%m-%d", "x_%date:yyyyMMdd%": "x_%Y%m%d", "%date:yy.M%": None}
+    for prefix, form in forms.items():
+        expected = time.strftime(form, now) if form else f"{now.tm_year % 100:02}.{now.tm_mon}"
+        assert save_location(tmp_path, prefix).name == expected
+
+
+@pytest.mark.parametrize("prefix", ["../x", "a/../../x", "/etc/x", "..", "", ".", "a/\0b", "..\\..\\x"])
+def test_prefixes_stay_inside(tmp_path, prefix):
+    root = tmp_path / "output"
+    with pytest.raises(ValueError, match="prefix"):
+        save_location(root, prefix)
+    assert not (tmp_path / "x").exists()
