@@ -6,7 +6,6 @@ Nothing heavy is imported here; torch and the models are loaded when a node runs
 if __package__:  # a test runner may import this file as a lone module, which has nothing to offer
     from .nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, register_in_comfyui
 
-    WEB_DIRECTORY = "./web/js"
     register_in_comfyui()
 
-    __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "WEB_DIRECTORY"]
+    __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]

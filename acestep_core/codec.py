@@ -20,8 +20,8 @@ OVERLAP_FRAMES = 12
 
 CHUNK_FRAMES = {"cpu": 128, "mps": 32}
 CHUNK_RANGE = (64, 1024)
-BYTES_PER_FRAME = {2: 4_000_000, 4: 8_000_000}
-"""Working memory of one latent frame in a decode or encode, by bytes of an element (100 MB/s in bfloat16)."""
+ELEMENTS_PER_FRAME = 2_000_000
+"""Working memory of one latent frame in a decode or encode: 100 MB a second in bfloat16."""
 
 SILENCE_FRAMES = 15000
 """Frames of the published silence latent: 600 s, the longest music that can be made at once."""
@@ -52,7 +52,7 @@ def chunk_frames(vae: Autoencoder, device: torch.device) -> int:
     if device.type != "cuda":
         return 256
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    fitting = free // 2 // BYTES_PER_FRAME[vae.dtype.itemsize]
+    fitting = free // 2 // (ELEMENTS_PER_FRAME * vae.dtype.itemsize)
     return int(min(max(fitting, CHUNK_RANGE[0]), CHUNK_RANGE[1])) // 32 * 32
 
 
@@ -77,7 +77,7 @@ def decode(
     check_latents(latents)
     host = host or current()
     size = chunk or CHUNK_RANGE[0]
-    device = host.prepare(vae.module, "vae", size * BYTES_PER_FRAME[max(2, vae.dtype.itemsize)])
+    device = host.prepare(vae.module, "vae", size * ELEMENTS_PER_FRAME * vae.dtype.itemsize)
     size = chunk or chunk_frames(vae, device)
     pieces = list(windows(latents.shape[1], size, overlap))
     hop, channels = vae.hop, vae.module.config.audio_channels
@@ -112,7 +112,7 @@ def encode(
     """
     host = host or current()
     size = chunk or CHUNK_RANGE[0]
-    device = host.prepare(vae.module, "vae", size * BYTES_PER_FRAME[max(2, vae.dtype.itemsize)])
+    device = host.prepare(vae.module, "vae", size * ELEMENTS_PER_FRAME * vae.dtype.itemsize)
     size = chunk or chunk_frames(vae, device)
     hop, samples = vae.hop, audio.shape[-1]
     frames = samples // hop

@@ -115,4 +115,3 @@ def _nothing_hit(assignment: str, targets: list[Target]) -> Problem:
         inputs.setdefault(f"  {target.title} ({target.id}, {target.type}): ", []).append(target.input)
     lines = [label + ", ".join(names) for label, names in inputs.items()]
     return Problem("\n".join([f"There is no {asked!r} to set in this workflow. What can be set:", *lines]))
-

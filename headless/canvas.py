@@ -134,11 +134,21 @@ class _Reader:
             for id, raw in scope.sheet.nodes.items():
                 if self._runs(raw):
                     self._add(scope, id, raw)
-        aliases = [
-            Alias(id, kind, title, {name: tuple(inputs) for name, inputs in targets.items()})
-            for id, (kind, title, targets) in self.aliases.items()
-        ]
+        aliases = []
+        for id, (kind, title, targets) in self.aliases.items():
+            reached = {name: tuple(self._reached(inputs)) for name, inputs in targets.items()}
+            aliases.append(Alias(id, kind, title, {name: inputs for name, inputs in reached.items() if inputs}))
         return Graph(self.nodes, self.data, tuple(aliases), self.places)
+
+    def _reached(self, inputs: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """The widgets of running nodes among ``inputs``, and those behind primitives."""
+        for node, name in inputs:
+            if node in self.aliases and self.aliases[node][0] == PRIMITIVE:
+                yield from self.aliases[node][2].get(name, ())
+            elif node in self.nodes and self.nodes[node].type in self.table:
+                input = declared_inputs(self.table[self.nodes[node].type]).get(name)
+                if input is not None and input.is_widget:
+                    yield node, name
 
     # -- which nodes there are
 
@@ -329,7 +339,10 @@ class _Reader:
             return None
         key = 0 if isinstance(saved, list) else next(iter(saved))
         self._alias(scope, id, raw)
-        return Value(saved[key], (*scope.sheet.node_places[id], "widgets_values", key), scope.id(id))
+        place = (*scope.sheet.node_places[id], "widgets_values", key)
+        promoted = scope.by_widget.get((id, "value"), Value(None, place))
+        value = saved[key] if promoted.value is None else promoted.value
+        return Value(value, promoted.place, scope.id(id))
 
 
 def _bypass_slot(node: Mapping, output: int, type_: Any) -> int | None:

@@ -1,4 +1,4 @@
-"""``acestep-graph``: run and check workflows, list nodes and models, download models.
+"""``acestep-graph``: run and check workflows, list nodes and models, download models, try it all at once.
 
 Exit status: 0 done, 1 failed, 2 bad request, 130 cancelled.
 """
@@ -20,13 +20,15 @@ from typing import Any, NoReturn
 
 from ..acestep_core import host as hosts
 from .assign import assign
-from .declared import declared_inputs, node_table, node_titles, output_names
+from .declared import CANVAS_ONLY, declared_inputs, node_table, node_titles, output_names
 from .execute import Done, NodeFailed, execute
 from .graph import Graph, WorkflowError, load
 from .terminal import TerminalHost, stopping_on_ctrl_c
 from .validate import needed_nodes, output_nodes, validate
 
 DONE, FAILED, BAD_REQUEST, CANCELLED = 0, 1, 2, 130
+WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
+DEMO_SECONDS = 10
 
 
 class BadRequest(Exception):
@@ -36,6 +38,8 @@ class BadRequest(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and answer with its exit status. Results go to stdout, everything else to stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    with contextlib.suppress(AttributeError):  # lyrics in a console of another code page
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options = _parser().parse_args(arguments)
     except SystemExit as stop:  # --help
@@ -45,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps({"ok": False, "error": str(error)}))
         print(error, file=sys.stderr)
         return BAD_REQUEST
-    if options.command == "run":
+    if options.command == "demo":
+        _prepare_demo(options)
+    if options.command in ("run", "demo"):
         return _run(options)
     host = _host(options)
     try:
@@ -103,6 +109,26 @@ def _run(options: argparse.Namespace) -> int:
     return code
 
 
+def _prepare_demo(options: argparse.Namespace) -> None:
+    """Point ``options`` at the pack's first workflow and, where no models are found, at tiny random ones."""
+    from ..acestep_core.checkpoints import catalog
+
+    options.workflow = str(WORKFLOWS / "custom.json")
+    if catalog.list_choices(_host(options), "dit"):
+        return
+    from ..acestep_core.checkpoints import demo
+
+    found, options.models = options.models, options.models / "demo"
+    demo.build(options.models)
+    options.set = [f"Song.duration={DEMO_SECONDS}", *options.set]
+    print(
+        f"No ACE-Step weights were found in {found}, so a tiny model with random weights is used.\n"
+        "It shows that everything works. It sounds like noise: real music needs the published weights, see\n"
+        "'acestep-graph models'.",
+        file=sys.stderr,
+    )
+
+
 def _announcer(host: TerminalHost):
     def announce(node, position: int, total: int) -> None:
         host.status.say(f"[{position}/{total}] {node.title}")
@@ -154,9 +180,12 @@ def _nodes(options: argparse.Namespace, host: TerminalHost) -> int:
         print(f"  {about}")
     print("inputs:")
     for input in declared_inputs(cls).values():
+        if input.type in CANVAS_ONLY:
+            continue
         default = f", default {input.default!r}" if input.is_widget else ""
         optional = "" if input.required else ", optional"
-        print(f"  {input.name} ({input.type}{optional}): {input.allowed}{default}")
+        allowed = ", ".join(map(str, input.choices)) if input.choices else input.allowed
+        print(f"  {input.name} ({input.type}{optional}): {allowed}{default}")
         if input.options.get("tooltip"):
             print(f"      {input.options['tooltip']}")
     print("outputs:")
@@ -242,8 +271,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NODE.INPUT=VALUE",
         help="set an input; the node by title, id or class; repeatable",
     )
-    run = commands.add_parser("run", parents=[workflow, shared], help="run a workflow")
-    run.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    result = argparse.ArgumentParser(add_help=False)
+    result.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    commands.add_parser("run", parents=[workflow, shared, result], help="run a workflow")
+    demo = commands.add_parser(
+        "demo", parents=[shared, result], help="make a first song, with whatever models there are"
+    )
+    demo.set_defaults(set=[])
     commands.add_parser("check", parents=[workflow, shared], help="say whether a workflow can run")
     nodes = commands.add_parser("nodes", parents=[shared], help="list nodes, or describe one")
     nodes.add_argument("id", nargs="?", metavar="ID")

@@ -30,7 +30,7 @@ class LoadAudio:
 
     @classmethod
     def VALIDATE_INPUTS(cls, audio):
-        if _find(audio) is None:
+        if audio is not None and _find(audio) is None:
             host = hosts.current()
             there = ", ".join(_input_files()) or "no audio file"
             return f"there is no file {audio!r} in the input folder {host.input}; it holds {there}."

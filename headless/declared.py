@@ -14,6 +14,8 @@ NodeTable = Mapping[str, type]
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 UPLOADS = ("image_upload", "audio_upload", "video_upload")
 SEEDS = ("seed", "noise_seed")
+CANVAS_ONLY = ("AUDIO_UI",)
+"""Types of inputs that are only something to look at."""
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,7 @@ class LoadModels:
         autoencoder, vae_report = load_vae(vae, precision, download_missing)
         encoder, text_report = load_text(text_encoder, precision, download_missing)
         model, report = load_dit(diffusion_model, precision, kind, autoencoder, download_missing)
+        host.current().say(f"Ready: {model.kind} model, text encoder and VAE ({model.report.dtype}).")
         return model, encoder, autoencoder, report_text(report, text_report, vae_report)
 
 

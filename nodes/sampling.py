@@ -55,7 +55,10 @@ class Sampler:
                 "conditioning": socket(CONDITIONING, "From a task node."),
                 "seed": whole(0, 0, s.SEED_MAX, seed, control_after_generate=True),
                 "steps": whole(
-                    0, 0, s.STEPS_RANGE[1], f"More steps, more detail, more time. 0: auto ({AUTO_STEPS}). Turbo: up to 20."
+                    0,
+                    0,
+                    s.STEPS_RANGE[1],
+                    f"More steps, more detail, more time. 0: auto ({AUTO_STEPS}). Turbo: up to 20.",
                 ),
                 "guidance_scale": number(
                     0.0,
@@ -135,15 +138,17 @@ class SamplerSettings:
         )
         return {
             "required": {
-                "method": choice(s.METHODS, "ode: straight to the music. sde: adds fresh, seeded noise after each step."),
-                "solver": choice(s.SOLVERS, "heun looks ahead once more in each step: twice the time, smoother. ode only."),
+                "method": choice(
+                    s.METHODS, "ode: straight to the music. sde: adds fresh, seeded noise after each step."
+                ),
+                "solver": choice(
+                    s.SOLVERS, "heun looks ahead once more in each step: twice the time, smoother. ode only."
+                ),
                 "timesteps": text(levels),
                 "velocity_norm_threshold": number(
                     0.0, *s.NORM_THRESHOLD_RANGE, 0.05, "Limits sudden jumps of a step, relative to the signal. 0: off."
                 ),
-                "velocity_ema_factor": number(
-                    0.0, *s.EMA_RANGE, 0.01, "Blends each step with the one before. 0: off."
-                ),
+                "velocity_ema_factor": number(0.0, *s.EMA_RANGE, 0.01, "Blends each step with the one before. 0: off."),
                 "correction": choice(
                     s.CORRECTIONS, "Wavelet correction (DCW) of slow (low) and fast (high) changes. off: as trained."
                 ),
@@ -181,9 +186,12 @@ class GuidanceSettings:
         return {
             "required": {
                 "guidance": choice(
-                    s.GUIDANCES, "apg: the model's own, keeps colours natural. cfg: classic. adg: turns by angle, in three forms."
+                    s.GUIDANCES,
+                    "apg: the model's own, keeps colours natural. cfg: classic. adg: turns by angle, in three forms.",
                 ),
-                "cfg_interval_start": number(0.0, 0.0, 1.0, 0.01, "Guide only above this noise level (1 is the start)."),
+                "cfg_interval_start": number(
+                    0.0, 0.0, 1.0, 0.01, "Guide only above this noise level (1 is the start)."
+                ),
                 "cfg_interval_end": number(1.0, 0.0, 1.0, 0.01, "Guide only below this noise level (1 is the start)."),
                 "eta": number(0.0, 0.0, 1.0, 0.05, "apg: how much of the parallel part is kept."),
                 "norm_threshold": number(2.5, 0.0, 100.0, 0.1, "apg: largest push; 0: unlimited."),

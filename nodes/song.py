@@ -45,7 +45,9 @@ class Song:
                 "lyrics": text(lyrics, EXAMPLE_LYRICS, multiline=True),
                 "instrumental": switch(False, "No singing: the lyrics are not used."),
                 "language": choice(words.LANGUAGES, "Language of the lyrics. unknown: left to the model.", "unknown"),
-                "bpm": whole(0, 0, words.BPM_RANGE[1], f"Tempo, {words.BPM_RANGE[0]} to {words.BPM_RANGE[1]}. 0: auto."),
+                "bpm": whole(
+                    0, 0, words.BPM_RANGE[1], f"Tempo, {words.BPM_RANGE[0]} to {words.BPM_RANGE[1]}. 0: auto."
+                ),
                 "key": choice((words.AUTO, *words.KEYS), "Musical key. auto: left to the model."),
                 "time_signature": choice(
                     (words.AUTO, *words.TIME_SIGNATURES), "Beats in a bar: 2 (2/4), 3 (3/4), 4 (4/4), 6 (6/8)."
@@ -86,7 +88,9 @@ class ReferenceAudio:
         return {
             "required": {
                 "vae": socket(VAE, "VAE that encodes the recording."),
-                "audio": socket(AUDIO, "The recording. A batch counts as several references. Any rate, mono or stereo."),
+                "audio": socket(
+                    AUDIO, "The recording. A batch counts as several references. Any rate, mono or stereo."
+                ),
                 "windows": choice(("fixed", "seeded"), windows),
                 "seed": whole(0, 0, SEED_MAX, "Draws the windows where they are seeded.", control_after_generate=True),
             }

@@ -28,7 +28,9 @@ class VAEDecode:
             "required": {
                 "vae": socket(VAE, "VAE."),
                 "latent": socket(LATENT, "Latents of a sampler or of VAE Encode."),
-                "normalize": switch(True, "Bring the loudest moment to peak_db. Off: only lowered where it would clip."),
+                "normalize": switch(
+                    True, "Bring the loudest moment to peak_db. Off: only lowered where it would clip."
+                ),
                 "peak_db": number(-1.0, -10.0, 0.0, 0.1, "Level of the loudest moment in dB; 0 is full scale."),
                 "chunk": whole(0, 0, 4096, CHUNK_TIP, advanced=True),
             }
@@ -87,11 +89,15 @@ class SaveAudio:
             "required": {
                 "audio": socket(AUDIO, "Sound to save."),
                 "filename_prefix": text(prefix, "audio/ACE-Step"),
-                "format": choice(FORMATS, "flac: lossless. mp3, opus: small. wav: 16 bit, wav32: 32-bit float; both plain."),
+                "format": choice(
+                    FORMATS, "flac: lossless. mp3, opus: small. wav: 16 bit, wav32: 32-bit float; both plain."
+                ),
                 "quality": choice(QUALITIES, "Bit rate of mp3 and opus; the other formats ignore it."),
             },
             "optional": {
-                "result": socket(RESULT, "From the sampler: writes title, lyrics, seed and all settings into the file."),
+                "result": socket(
+                    RESULT, "From the sampler: writes title, lyrics, seed and all settings into the file."
+                ),
                 **PLAYER,
             },
             "hidden": HIDDEN,

@@ -185,7 +185,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 
 # -- tags
 
-WORKFLOW = {"nodes": [{"id": 1, "widgets_values": ["日本語 \u0000 \"quoted\"\n", 1.5]}]}
+WORKFLOW = {"nodes": [{"id": 1, "widgets_values": ['日本語 \u0000 "quoted"\n', 1.5]}]}
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.mp3", "a.opus"])
@@ -243,9 +243,7 @@ def test_resampling_between_coprime_rates_keeps_a_tone():
 
 
 @QUICK
-@given(
-    st.integers(1, 4000), st.sampled_from([8000, 11025, 44100, 48000]), st.sampled_from([8000, 22050, 44100, 48000])
-)
+@given(st.integers(1, 4000), st.sampled_from([8000, 11025, 44100, 48000]), st.sampled_from([8000, 22050, 44100, 48000]))
 def test_resampled_length_is_rounded_up(length, rate, to):
     assert audio.resample(torch.zeros(length), rate, to).shape[-1] == -(-length * to // rate)
 

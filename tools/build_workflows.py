@@ -142,7 +142,7 @@ def models_node(canvas: Canvas, at: tuple[int, int]) -> dict[str, Any]:
     """The combined loader, with the files ComfyUI users have."""
     files = [published(i) for i in ("acestep-v15-turbo", "Qwen3-Embedding-0.6B", "vae")]
     names = dict(zip(("diffusion_model", "text_encoder", "vae"), (f["name"] for f in files), strict=True))
-    node = canvas.node("ACEStepLoadModels", "Load models", at, (400, 240), **names)
+    node = canvas.node("ACEStepLoadModels", "Load models", at, (400, 310), **names)
     node["properties"]["models"] = files
     return node
 
@@ -152,20 +152,20 @@ def custom() -> Canvas:
     models = models_node(canvas, (0, 0))
     note = canvas.note(
         "Read me",
-        (0, 330),
-        (400, 260),
+        (0, 420),
+        (400, 270),
         "## Custom: a song from your own words\n"
         "Writes and plays a song from a **caption** (style) and **lyrics**.\n\n"
         "Change the caption first, then the lyrics; what stays on *auto* is left to the model.\n\n"
         "Needs the 2B turbo model, its text encoder and its VAE; with an sft or base model, steps and guidance "
         "adapt by themselves.",
     )
-    song = canvas.node("ACEStepSong", "Song", (480, 0), (460, 590), duration=-1.0)
-    task = canvas.node("ACEStepText2Music", "Text to music", (1020, 0), (340, 130), batch_size=2)
-    sampler = canvas.node("ACEStepSampler", "Sampler", (1020, 210), (340, 300), seed=42)
-    decode = canvas.node("ACEStepVAEDecode", "Decode", (1440, 0), (360, 160))
-    save = canvas.node("ACEStepSaveAudio", "Save and play", (1440, 240), (360, 220), format="mp3")
-    used = canvas.node("PreviewAny", "Settings as used", (1440, 540), (360, 220))
+    song = canvas.node("ACEStepSong", "Song", (480, 0), (460, 690), duration=-1.0)
+    task = canvas.node("ACEStepText2Music", "Text to music", (1020, 0), (340, 210), batch_size=2)
+    sampler = canvas.node("ACEStepSampler", "Sampler", (1020, 320), (340, 370), seed=42)
+    decode = canvas.node("ACEStepVAEDecode", "Decode", (1440, 0), (360, 210))
+    save = canvas.node("ACEStepSaveAudio", "Save and play", (1440, 320), (360, 280), format="mp3")
+    used = canvas.node("PreviewAny", "Settings as used", (1440, 710), (360, 240))
     for output in ("model", "text_encoder"):
         canvas.link(models, output, task, output)
     canvas.link(models, "model", sampler, "model")

@@ -13,10 +13,8 @@ from pathlib import Path
 
 from ..host import Host
 from .contents import components_in
-from .header import HeaderError
-
-COMPONENTS = {"dit": "diffusion model", "text": "text encoder", "vae": "VAE", "lm": "language model"}
-"""Component ids, with what they are called in messages."""
+from .header import INDEX, SAFETENSORS, CheckpointError, weight_parts
+from .layouts import COMPONENTS
 
 FOLDER_KINDS = {
     "dit": ("acestep", "diffusion_models", "checkpoints"),
@@ -309,7 +307,7 @@ def resolve(host: Host, component: str, name: str) -> Resolved:
             continue
         try:
             held = components_in(path, _name_hint(actual))
-        except HeaderError as error:
+        except CheckpointError as error:
             refused.append(str(error))
             continue
         if component in held:
@@ -362,7 +360,7 @@ def _offers(host: Host, component: str) -> list[Resolved]:
             try:
                 if component in components_in(path, _name_hint(name)):
                     offers[name] = Resolved(kind, name, path)
-            except HeaderError:
+            except CheckpointError:
                 continue
     return sorted(offers.values(), key=lambda offer: _order(offer, component))
 
@@ -393,10 +391,7 @@ def _name_hint(name: str) -> str | None:
 
 
 def _bytes_on_disk(path: Path) -> int:
-    if not path.name.endswith(".index.json"):
-        return path.stat().st_size
-    stem, _, suffix = path.name.removesuffix(".index.json").rpartition(".")
-    return sum(part.stat().st_size for part in path.parent.glob(f"{stem}-?????-of-?????.{suffix}"))
+    return sum(part.stat().st_size for part in weight_parts(path))
 
 
 def _damaged(host: Host) -> list[str]:
@@ -405,9 +400,9 @@ def _damaged(host: Host) -> list[str]:
         for name in host.list_models(kind):
             path = host.find_model(kind, name)
             try:
-                if path is not None and path.name.endswith((".safetensors", ".index.json")):
+                if path is not None and path.name.endswith((*SAFETENSORS, INDEX)):
                     components_in(path)
-            except HeaderError as error:
+            except CheckpointError as error:
                 reasons.append(str(error))
     return reasons
 

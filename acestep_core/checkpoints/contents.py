@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 
-from .header import HeaderError, safetensors_header, shard_index, torch_file_names
+from .header import (
+    INDEX,
+    SAFETENSORS,
+    CheckpointError,
+    read_json,
+    safetensors_header,
+    shard_index,
+    torch_file_names,
+    weight_parts,
+)
+from .layouts import (
+    DIFFUSERS_MARKS,
+    DIT_MARK,
+    DIT_PREFIXES,
+    QWEN_MARK,
+    QWEN_PREFIXES,
+    STABLE_AUDIO,
+    VAE_MARK,
+    VAE_PREFIXES,
+    WEIGHT_NORM,
+)
 
 Shapes = Mapping[str, tuple[int, ...] | None]
 """Shapes by tensor name; None where the file tells only names."""
-
-DIT_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.", "")
-VAE_PREFIXES = ("", "vae.")
-LYRIC_KEY = "encoder.lyric_encoder.layers.0.input_layernorm.weight"
-DIFFUSERS_KEYS = ("layers.0.scale_shift_table", "proj_in_conv.weight")
 
 TEXT_VOCABULARY = range(151_643, 151_936)
 """Rows of the embedding model's table: 151669 as published. Plain Qwen3 models, which are not ours, have 151936."""
@@ -29,17 +42,15 @@ LATENT_CHANNELS = 64
 HOP = 1920
 """Samples a latent frame: tells this VAE from Stable Audio's, whose keys are the same and hop is 2048."""
 
-_QWEN_PART = re.compile(r"(|model\.|text_encoders\.([^.]+)\.transformer\.(?:model\.)?)embed_tokens\.weight")
-_AIO_TAGS = {"qwen3_06b": "text", "qwen3_2b": "lm", "qwen3_4b": "lm"}
 _AUDIO_CODE = b"<|audio_code_0|>"
 
-_known: dict[tuple[str, int, int, str | None], frozenset[str] | HeaderError] = {}
+_known: dict[tuple[tuple, str | None], frozenset[str] | CheckpointError] = {}
 
 
 def components_in(path: Path, name_hint: str | None = None) -> frozenset[str]:
     """Components (``"dit"``, ``"text"``, ``"vae"``, ``"lm"``) a weight file holds; empty for other models.
 
-    Only headers are read, and remembered until the file's size or time changes.
+    Only headers are read, and remembered until a file's size or time changes.
 
     Args:
         path: ``.safetensors``, a pickle of torch, or the index of a sharded model.
@@ -47,24 +58,23 @@ def components_in(path: Path, name_hint: str | None = None) -> frozenset[str]:
             which of the two Qwen3 models it is, as in small test models.
 
     Raises:
-        HeaderError: unreadable, damaged, with parts missing, or of an unsupported format.
+        CheckpointError: unreadable, damaged, with parts missing, or of an unsupported format.
     """
     path = Path(path)
+    files = {path, *weight_parts(path)}
     try:
-        stat = path.stat()
+        stamps = tuple(sorted((str(file), (s := file.stat()).st_size, s.st_mtime_ns) for file in files))
     except OSError as error:
-        raise HeaderError(f"{path} cannot be read: {error.strerror or error}.") from error
-    key = (str(path), stat.st_size, stat.st_mtime_ns, name_hint)
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    key = (stamps, name_hint)
     if key not in _known:
         try:
-            _known[key] = _identify(shapes_in(path), path, name_hint)
-        except HeaderError as error:
-            if path.name.endswith(".index.json"):  # its parts may still be on their way
-                raise
+            _known[key] = identify(shapes_in(path), path, name_hint)
+        except CheckpointError as error:
             _known[key] = error
     found = _known[key]
-    if isinstance(found, HeaderError):
-        raise HeaderError(str(found))
+    if isinstance(found, CheckpointError):
+        raise CheckpointError(str(found))
     return found
 
 
@@ -72,54 +82,40 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...] | None]:
     """Shapes of all tensors of a file, or of the model whose index it is; None where only names are told.
 
     Raises:
-        HeaderError: as :func:`components_in`.
+        CheckpointError: as :func:`components_in`.
     """
-    name = path.name
-    if name.endswith(".safetensors.index.json"):
-        wanted, shapes = shard_index(path), {}
-        for part in sorted(set(wanted.values())):
-            if not (path.parent / part).is_file():
-                raise HeaderError(f"{path} names {part}, which is not beside it. Download the missing part.")
-            shapes.update({tensor: shape for tensor, (_, shape) in safetensors_header(path.parent / part)[0].items()})
-        lost = [tensor for tensor in wanted if tensor not in shapes]
-        if lost:
-            raise HeaderError(
-                f"{path} names tensors that its parts lack, first {lost[0]!r}. Download the folder again."
-            )
-        return shapes
-    if name.endswith(".bin.index.json"):
-        wanted = shard_index(path)
-        for part in sorted(set(wanted.values())):
-            if not (path.parent / part).is_file():
-                raise HeaderError(f"{path} names {part}, which is not beside it. Download the missing part.")
-        return dict.fromkeys(wanted)
-    if name.endswith((".safetensors", ".sft")):
-        return {tensor: shape for tensor, (_, shape) in safetensors_header(path)[0].items()}
-    if name.endswith((".bin", ".pt", ".pth", ".ckpt")):
-        return dict.fromkeys(torch_file_names(path))
-    raise HeaderError(f"{path} is of a format that cannot be loaded; use the .safetensors file of the model.")
+    shapes: dict[str, tuple[int, ...] | None] = {}
+    for part in weight_parts(path):
+        if part.suffix in SAFETENSORS:
+            shapes.update({tensor: shape for tensor, (_, shape) in safetensors_header(part)[0].items()})
+        else:
+            shapes.update(dict.fromkeys(torch_file_names(part)))
+    lost = [tensor for tensor in shard_index(path) if tensor not in shapes] if path.name.endswith(INDEX) else []
+    if lost:
+        raise CheckpointError(
+            f"{path} names tensors that its parts lack, first {lost[0]!r}. Download the folder again."
+        )
+    return shapes
 
 
-def _identify(shapes: Shapes, path: Path, name_hint: str | None) -> frozenset[str]:
+def identify(shapes: Shapes, path: Path, name_hint: str | None = None) -> frozenset[str]:
+    """Components among tensors of the weight file ``path``; arguments and answer as :func:`components_in`."""
     found = set()
-    if any(prefix + LYRIC_KEY in shapes for prefix in DIT_PREFIXES) or all(key in shapes for key in DIFFUSERS_KEYS):
+    if any(prefix + DIT_MARK in shapes for prefix in DIT_PREFIXES) or all(mark in shapes for mark in DIFFUSERS_MARKS):
         found.add("dit")
     if any(_is_vae(shapes, prefix) for prefix in VAE_PREFIXES):
         found.add("vae")
-    for name in shapes:
-        part = _QWEN_PART.fullmatch(name)
-        if part and f"{part[1]}layers.0.self_attn.q_norm.weight" in shapes:
-            found.add(_qwen(shapes[name], path, _AIO_TAGS.get(part[2], name_hint)))
+    for prefix, owner in QWEN_PREFIXES.items():
+        if prefix + QWEN_MARK in shapes and f"{prefix}embed_tokens.weight" in shapes:
+            found.add(_qwen(shapes[f"{prefix}embed_tokens.weight"], path, owner or name_hint))
     return frozenset(found - {""})
 
 
 def _is_vae(shapes: Shapes, prefix: str) -> bool:
     """Whether the decoder takes 64 channels and makes 1920 samples of each frame."""
-    first = _weight(shapes, f"{prefix}decoder.conv1", f"{prefix}decoder.layers.0")
-    ups = [
-        _weight(shapes, f"{prefix}decoder.block.{block}.conv_t1", f"{prefix}decoder.layers.{block + 1}.layers.1")
-        for block in range(5)
-    ]
+    first, *ups = (
+        _weight(shapes, prefix, module) for module in (VAE_MARK, *(f"decoder.block.{n}.conv_t1" for n in range(5)))
+    )
     if first is None or None in ups:
         return False
     if () in (first, *ups):
@@ -127,12 +123,12 @@ def _is_vae(shapes: Shapes, prefix: str) -> bool:
     return first[1:2] == (LATENT_CHANNELS,) and prod(kernel[-1] // 2 for kernel in ups) == HOP
 
 
-def _weight(shapes: Shapes, *modules: str) -> tuple[int, ...] | None:
+def _weight(shapes: Shapes, prefix: str, module: str) -> tuple[int, ...] | None:
     """Shape of a convolution, weight norm folded or not; () where unknown, None where there is none."""
-    for module in modules:
-        for suffix in ("weight_v", "parametrizations.weight.original1", "weight"):
-            if f"{module}.{suffix}" in shapes:
-                return shapes[f"{module}.{suffix}"] or ()
+    for spelling in (module, STABLE_AUDIO[module]):
+        for suffix in ("weight", *(suffix for suffix, kind in WEIGHT_NORM.items() if kind == "v")):
+            if f"{prefix}{spelling}.{suffix}" in shapes:
+                return shapes[f"{prefix}{spelling}.{suffix}"] or ()
     return None
 
 
@@ -153,8 +149,8 @@ def _qwen(embedding: tuple[int, ...] | None, path: Path, name_hint: str | None) 
 
 def _configured_rows(folder: Path) -> int:
     try:
-        rows = json.loads((folder / "config.json").read_bytes()).get("vocab_size", 0)
-    except (OSError, ValueError, AttributeError, RecursionError):
+        rows = read_json(folder / "config.json").get("vocab_size")
+    except CheckpointError:
         return 0
     return rows if isinstance(rows, int) else 0
 

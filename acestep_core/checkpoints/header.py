@@ -1,7 +1,7 @@
 """What a weight file says about itself, read without loading it: names, dtypes and shapes.
 
 Every reader here is for files from strangers. It reads a bounded number of bytes, runs nothing, and
-answers a damaged or hostile file with :class:`HeaderError` and nothing else.
+answers a damaged or hostile file with :class:`CheckpointError` and nothing else.
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ from typing import Any
 MAX_HEADER_BYTES = 100_000_000
 """Largest header read, the limit of the safetensors format itself."""
 
+SAFETENSORS = (".safetensors", ".sft")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+INDEX = ".index.json"
+"""Endings of weight files that are read, and of the index of a sharded model."""
+
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
     "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
@@ -29,8 +34,8 @@ BITS = {
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 
-class HeaderError(ValueError):
-    """The file is not what its name says, or is damaged. The message names the file and the reason."""
+class CheckpointError(ValueError):
+    """A file is damaged, incomplete, or not the model it should be. The message names the file and the reason."""
 
 
 def safetensors_header(path: str | os.PathLike) -> tuple[Tensors, dict[str, str]]:
@@ -40,7 +45,7 @@ def safetensors_header(path: str | os.PathLike) -> tuple[Tensors, dict[str, str]
     the file, has the bytes its shape needs, and touches its neighbours without gap or overlap.
 
     Raises:
-        HeaderError: unreadable, truncated, not safetensors, or inconsistent.
+        CheckpointError: unreadable, truncated, not safetensors, or inconsistent.
     """
     path = Path(path)
     header, data_bytes = _read_header(path)
@@ -52,7 +57,7 @@ def safetensors_header(path: str | os.PathLike) -> tuple[Tensors, dict[str, str]
     for name, entry in header.items():
         dtype, shape, begin, end = _entry(path, name, entry)
         if end > data_bytes:
-            raise HeaderError(
+            raise CheckpointError(
                 f"{path} is truncated: tensor {name!r} ends at byte {end} of the data, of which only {data_bytes} "
                 "are there. The download or copy was cut short; fetch the file again."
             )
@@ -69,41 +74,76 @@ def safetensors_header(path: str | os.PathLike) -> tuple[Tensors, dict[str, str]
     return tensors, metadata
 
 
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """The table in a JSON file, such as a configuration or a shard index.
+
+    Raises:
+        CheckpointError: unreadable, too large, not JSON, or not a table.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_HEADER_BYTES:
+            raise _bad(path, "it is too large")
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except CheckpointError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise _bad(path, "it is not JSON") from error
+    if not isinstance(content, dict):
+        raise _bad(path, "it is not a JSON object")
+    return content
+
+
 def shard_index(path: str | os.PathLike) -> dict[str, str]:
     """Which file holds which tensor, from a ``*.index.json``: ``{name: file name}``.
 
     File names are plain: an index that points out of its own folder is refused.
 
     Raises:
-        HeaderError: unreadable, not an index, or pointing elsewhere.
+        CheckpointError: unreadable, not an index, or pointing elsewhere.
     """
     path = Path(path)
-    try:
-        if path.stat().st_size > MAX_HEADER_BYTES:
-            raise _bad(path, "it is too large for an index")
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise HeaderError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, HeaderError):
-            raise
-        raise _bad(path, "it is not JSON") from error
-    shards = content.get("weight_map") if isinstance(content, dict) else None
+    shards = read_json(path).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise _bad(path, "it has no weight_map")
-    for file in set(map(str, shards.values())):
-        if file != os.path.basename(file) or "\\" in file or file in ("", ".", "..") or "\0" in file:
-            raise _bad(path, f"it points to {file!r}; the parts must lie in the same folder")
     if not all(isinstance(file, str) for file in shards.values()):
         raise _bad(path, "its weight_map does not map names to file names")
+    for file in set(shards.values()):
+        if file != os.path.basename(file) or "\\" in file or file in ("", ".", "..") or "\0" in file:
+            raise _bad(path, f"it points to {file!r}; the parts must lie in the same folder")
     return shards
+
+
+def weight_parts(path: str | os.PathLike) -> list[Path]:
+    """The files that make up the model at ``path``: itself, or the parts its index names. All are there.
+
+    Raises:
+        CheckpointError: a file is missing or of a format that is not read, or as :func:`shard_index`.
+    """
+    path = Path(path)
+    is_index = path.name.endswith(INDEX)
+    names = sorted(set(shard_index(path).values())) if is_index else [path.name]
+    parts = [path.parent / name for name in names]
+    for part in parts:
+        if part.suffix not in SAFETENSORS + PICKLES:
+            raise CheckpointError(f"{part}: this format is not read. Take the .safetensors file of the same model.")
+    missing = [part.name for part in parts if not part.is_file()]
+    if missing and is_index:
+        raise CheckpointError(
+            f"{path.parent} lacks {len(missing)} of {len(parts)} parts: {', '.join(missing)}. Download them again."
+        )
+    if missing:
+        raise CheckpointError(f"{path} does not exist.")
+    return parts
 
 
 def torch_file_names(path: str | os.PathLike) -> set[str]:
     """Strings inside the pickle of a ``torch.save`` file, tensor names among them. Nothing is unpickled.
 
     Raises:
-        HeaderError: not a file of ``torch.save`` (zip form), or damaged.
+        CheckpointError: not a file of ``torch.save`` (zip form), or damaged.
     """
     path = Path(path)
     try:
@@ -114,10 +154,10 @@ def torch_file_names(path: str | os.PathLike) -> set[str]:
             with archive.open(entries[0]) as stream:
                 pickled = stream.read(MAX_HEADER_BYTES // 4)
         return {argument for _, argument, _ in pickletools.genops(pickled) if isinstance(argument, str)}
-    except HeaderError:
+    except CheckpointError:
         raise
     except OSError as error:
-        raise HeaderError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # zipfile and pickletools raise many kinds for damaged input
         raise _bad(path, f"it is not a file of torch.save ({error})") from error
 
@@ -128,19 +168,19 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
             size = os.fstat(file.fileno()).st_size
             prefix = file.read(8)
             if len(prefix) < 8:
-                raise HeaderError(
+                raise CheckpointError(
                     f"{path} is truncated: {size} bytes are too few for a safetensors file. Fetch it again."
                 )
             (length,) = struct.unpack("<Q", prefix)
             if length > MAX_HEADER_BYTES:
                 raise _bad(path, f"it announces a header of {length} bytes, more than the {MAX_HEADER_BYTES} allowed")
             if length > size - 8:
-                raise HeaderError(
+                raise CheckpointError(
                     f"{path} is truncated: its header has {length} bytes, the file only {size}. Fetch it again."
                 )
             raw = file.read(length)
     except OSError as error:
-        raise HeaderError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
     if not raw.startswith(b"{"):
         raise _bad(path, "its header is not JSON")
     try:
@@ -179,5 +219,5 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _bad(path: Path, reason: str) -> HeaderError:
-    return HeaderError(f"{path} is not a usable weight file: {reason}. Fetch it again from where it was published.")
+def _bad(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path} is not a usable weight file: {reason}. Fetch it again from where it was published.")

@@ -8,13 +8,20 @@ comes in two spellings, both with weight normalisation that is folded into one w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from .header import HeaderError as CheckpointError
+from .header import CheckpointError
+
+COMPONENTS = {"dit": "diffusion model", "text": "text encoder", "vae": "VAE", "lm": "language model"}
+"""Component ids, with what they are called in messages."""
+
+ORIGINAL, COMFY, ALL_IN_ONE, DIFFUSERS = "original", "ComfyUI", "ComfyUI all-in-one", "diffusers"
 
 DIT_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.", "")
 DIT_MARK = "encoder.lyric_encoder.layers.0.input_layernorm.weight"
+DIFFUSERS_MARKS = ("layers.0.scale_shift_table", "proj_in_conv.weight")
+"""Names in the transformer file of a diffusers folder."""
 DIFFUSERS_PARTS = {
     "transformer/": "decoder.",
     "condition_encoder/": "encoder.",
@@ -31,11 +38,49 @@ DIFFUSERS_RENAMES = (
     ("proj_in_conv.", "proj_in.1."),
     ("proj_out_conv.", "proj_out.1."),
 )
-QWEN_MARK = "layers.0.self_attn.q_norm.weight"
-ALL_IN_ONE_TEXT = ("text_encoders.qwen3_06b.transformer.model.",)
-ALL_IN_ONE_LM = ("text_encoders.qwen3_2b.transformer.model.", "text_encoders.qwen3_4b.transformer.model.")
-QUANTIZED = re.compile(r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale|input_scale|comfy_quant)$")
 SILENCE = "silence_latent"
+
+QWEN_PREFIXES = {
+    "text_encoders.qwen3_06b.transformer.model.": "text",
+    "text_encoders.qwen3_2b.transformer.model.": "lm",
+    "text_encoders.qwen3_4b.transformer.model.": "lm",
+    "model.": "",
+    "": "",
+}
+"""Prefix of a Qwen3 model's names → the component it is; empty where the prefix does not tell."""
+QWEN_MARK = "layers.0.self_attn.q_norm.weight"
+TIED_HEAD = "lm_head.weight"
+"""Equal to the embedding in every published file, where it is stored at all."""
+
+VAE_PREFIXES = ("vae.", "")
+VAE_MARK = "decoder.conv1"
+WEIGHT_NORM = {
+    "weight_g": "g",
+    "weight_v": "v",
+    "parametrizations.weight.original0": "g",
+    "parametrizations.weight.original1": "v",
+}
+
+QUANTIZED = re.compile(r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale|input_scale|comfy_quant)$")
+QUANTIZED_DTYPES = ("I8", "U8", "F8_", "F6_", "F4", "torch.q")
+
+
+def _stable_audio() -> dict[str, str]:
+    """Modules of the autoencoder: our name → that of stable-audio-tools, which ComfyUI's files use."""
+    table: dict[str, str] = {}
+    sides = (("encoder", {"snake1": 3, "conv1": 4}, 0), ("decoder", {"snake1": 0, "conv_t1": 1}, 2))
+    for side, ends, first_unit in sides:
+        table |= {f"{side}.{end}": f"{side}.layers.{n}" for end, n in (("conv1", 0), ("snake1", 6), ("conv2", 7))}
+        for block in range(5):
+            ours, theirs = f"{side}.block.{block}", f"{side}.layers.{block + 1}.layers"
+            table |= {f"{ours}.{end}": f"{theirs}.{n}" for end, n in ends.items()}
+            for unit in range(3):
+                for n, name in enumerate(("snake1", "conv1", "snake2", "conv2")):
+                    table[f"{ours}.res_unit{unit + 1}.{name}"] = f"{theirs}.{first_unit + unit}.layers.{n}"
+    return table
+
+
+STABLE_AUDIO = _stable_audio()
 
 
 @dataclass(frozen=True)
@@ -43,135 +88,125 @@ class Plan:
     """How a file's tensors become a module's parameters.
 
     Attributes:
-        layout: name of the layout, for the report.
-        sources: our parameter name → names in the file (two for a weight-normalised weight: g, v).
-        unexpected: names of this component in the file that no parameter takes.
+        layout: one of the four above, for the report.
+        sources: our name → names in the file (two for a weight-normalised weight: g, v). Names that no
+            parameter has stand for what the file holds beyond the model.
     """
 
     layout: str
     sources: dict[str, tuple[str, ...]]
-    unexpected: tuple[str, ...] = ()
 
 
-def refuse_quantized(names: Iterable[str], dtypes: Mapping[str, str], plain: Iterable[str]) -> None:
-    """Raise for files whose tensors are stored in a quantized form."""
-    marked = [n for n in names if QUANTIZED.search(n)]
-    odd = sorted({dtypes[n] for n in names if dtypes[n] not in plain})
-    if marked or odd:
-        what = f"dtype {', '.join(odd)}" if odd else f"{len(marked)} scale tensors such as {marked[0]}"
-        raise CheckpointError(
-            f"The file is quantized ({what}). Take the bf16, fp16 or fp32 file of the same model; "
-            "it is loaded in the precision you choose."
-        )
-
-
-def plan_dit(names: Iterable[str]) -> Plan:
+def plan_dit(names: Collection[str]) -> Plan:
     """Plan for the diffusion checkpoint: original, ComfyUI (prefixed) or diffusers (``folder/name``) names."""
-    names = list(names)
-    if any(n.startswith("transformer/") for n in names):
-        return Plan("diffusers", {ours: (n,) for n in names if (ours := _from_diffusers(n))})
-    for prefix in DIT_PREFIXES:
-        if prefix + DIT_MARK in names:
-            layout = "ComfyUI all-in-one" if prefix == "model.diffusion_model." else "original" if not prefix else "ComfyUI"
-            return Plan(layout, {n[len(prefix) :]: (n,) for n in names if n.startswith(prefix)})
-    raise CheckpointError(f"This is not an ACE-Step 1.5 diffusion model: {describe(names)}.")
+    if any(name.startswith("transformer/") for name in names):
+        return Plan(DIFFUSERS, _once((_from_diffusers(name), name) for name in names))
+    prefix = _prefix(names, DIT_PREFIXES, DIT_MARK, "dit")
+    bundled = any(name.startswith(("vae.", "text_encoders.")) for name in names)
+    layout = ALL_IN_ONE if bundled else COMFY if prefix else ORIGINAL
+    return Plan(layout, _stripped(names, prefix, bundled))
 
 
 def _from_diffusers(name: str) -> str:
-    for part, prefix in DIFFUSERS_PARTS.items():
-        if name.startswith(part):
-            rest = name[len(part) :]
-            if rest in ("null_condition_emb", SILENCE):
-                return rest
-            for theirs, ours in DIFFUSERS_RENAMES:
-                rest = rest.replace(theirs, ours)
-            return prefix + rest
-    return ""
+    part, _, rest = name.partition("/")
+    if rest in ("null_condition_emb", SILENCE):
+        return rest
+    for theirs, ours in DIFFUSERS_RENAMES:
+        rest = rest.replace(theirs, ours)
+    return DIFFUSERS_PARTS.get(f"{part}/", f"{part}/") + rest
 
 
-def plan_qwen3(names: Iterable[str], component: str) -> Plan:
+def plan_qwen3(names: Collection[str], component: str) -> Plan:
     """Plan for a Qwen3 model; ``component`` (``text`` or ``lm``) chooses within an all-in-one file."""
-    names = list(names)
-    inside = ALL_IN_ONE_TEXT if component == "text" else ALL_IN_ONE_LM
-    for prefix in (*inside, "model.", ""):
-        if prefix + QWEN_MARK in names:
-            layout = "ComfyUI all-in-one" if prefix in inside else "with model. prefix" if prefix else "without prefix"
-            sources = {n[len(prefix) :]: (n,) for n in names if n.startswith(prefix)}
-            sources.pop("lm_head.weight", None)  # tied: equal to the embedding in every published file
-            return Plan(layout, sources)
-    what = "text encoder" if component == "text" else "language model"
-    raise CheckpointError(f"This is not a Qwen3 {what}: {describe(names)}.")
+    fitting = [prefix for prefix, owner in QWEN_PREFIXES.items() if owner in (component, "")]
+    prefix = _prefix(names, fitting, QWEN_MARK, component)
+    bundled = bool(QWEN_PREFIXES[prefix])
+    sources = _stripped(names, prefix, bundled)
+    sources.pop(TIED_HEAD, None)
+    return Plan(ALL_IN_ONE if bundled else ORIGINAL, sources)
 
 
-def plan_vae(names: Iterable[str]) -> Plan:
+def plan_vae(names: Collection[str]) -> Plan:
     """Plan for the Oobleck autoencoder in diffusers or stable-audio spelling."""
-    names = list(names)
-    prefix = "vae." if any(n.startswith("vae.decoder.") for n in names) else ""
-    own = [n for n in names if n.startswith((prefix + "encoder.", prefix + "decoder."))]
-    stable = prefix + "decoder.layers.0.bias" in names
-    if not stable and prefix + "decoder.conv1.bias" not in names:
-        raise CheckpointError(f"This is not the ACE-Step 1.5 autoencoder: {describe(names)}.")
-    sources: dict[str, tuple[str, ...]] = {}
-    for name in own:
-        module, kind = _split_weight_norm(name[len(prefix) :])
-        module = _stable_to_diffusers(module) if stable else module
-        if kind in ("g", "v"):
-            pair = sources.get(f"{module}.weight", ("", ""))
-            sources[f"{module}.weight"] = (name, pair[1]) if kind == "g" else (pair[0], name)
-        else:
-            sources[f"{module}.{kind}"] = (name,)
-    broken = [key for key, pair in sources.items() if "" in pair]
-    if broken:
-        raise CheckpointError(f"Weight normalisation is incomplete for {', '.join(sorted(broken)[:4])}.")
-    return Plan("ComfyUI" if stable else "diffusers", sources)
+    marks = {False: f"{VAE_MARK}.bias", True: f"{STABLE_AUDIO[VAE_MARK]}.bias"}
+    stable = not any(prefix + marks[False] in names for prefix in VAE_PREFIXES)
+    prefix = _prefix(names, VAE_PREFIXES, marks[stable], "vae")
+    ours = {theirs: name for name, theirs in STABLE_AUDIO.items()} if stable else {}
+    found: list[tuple[str, str]] = []
+    for name in _stripped(names, prefix, bool(prefix)):
+        module, kind = split_weight_norm(name)
+        found.append((f"{ours.get(module, module)}.{kind}", prefix + name))
+    sources = _once(found)
+    for v in [name for name in sources if name.endswith(".v")]:
+        stem = v.removesuffix(".v")
+        if f"{stem}.g" not in sources or f"{stem}.weight" in sources:
+            raise CheckpointError(f"weight normalisation of {stem} is incomplete or stands twice. Download it again")
+        sources[f"{stem}.weight"] = sources.pop(f"{stem}.g") + sources.pop(v)
+    return Plan(ALL_IN_ONE if prefix else COMFY if stable else ORIGINAL, sources)
 
 
-def _split_weight_norm(name: str) -> tuple[str, str]:
-    for suffix, kind in (
-        (".weight_g", "g"),
-        (".weight_v", "v"),
-        (".parametrizations.weight.original0", "g"),
-        (".parametrizations.weight.original1", "v"),
-    ):
-        if name.endswith(suffix):
-            return name[: -len(suffix)], kind
+def split_weight_norm(name: str) -> tuple[str, str]:
+    """``decoder.conv1.weight_v`` → ``decoder.conv1`` and ``v``; other names → module and parameter."""
+    for suffix, kind in WEIGHT_NORM.items():
+        if name.endswith(f".{suffix}"):
+            return name.removesuffix(f".{suffix}"), kind
     module, _, kind = name.rpartition(".")
     return module, kind
 
 
-_UNIT = ("snake1", "conv1", "snake2", "conv2")
+def refuse_quantized(plan: Plan, dtypes: Mapping[str, str]) -> None:
+    """Raise for a model whose weights are stored in a quantized form."""
+    names = [name for group in plan.sources.values() for name in group]
+    marked = [n for n in names if QUANTIZED.search(n)]
+    marked += [n for n in names if n.endswith("weight") and dtypes[n].startswith(QUANTIZED_DTYPES)]
+    if marked:
+        raise CheckpointError(
+            f"it is quantized ({marked[0]} is {dtypes[marked[0]]}). Take the bf16, fp16 or fp32 file of the same "
+            "model; it is loaded in the precision you choose"
+        )
 
 
-def _stable_to_diffusers(module: str) -> str:
-    """``encoder.layers.2.layers.0.layers.1`` → ``encoder.block.1.res_unit1.conv1`` and so on."""
-    side, _, *path = module.split(".")
-    try:
-        numbers = [int(p) for p in path if p != "layers"]
-    except ValueError as error:
-        raise CheckpointError(f"Unknown autoencoder tensor {module}.") from error
-    first, last = 0, 6
-    if len(numbers) == 1:
-        ends = {first: "conv1", last: "snake1", last + 1: "conv2"}
-        return f"{side}.{ends.get(numbers[0], f'unknown{numbers[0]}')}"
-    block, inner = f"{side}.block.{numbers[0] - 1}", numbers[1]
-    if len(numbers) == 2:
-        own = {3: "snake1", 4: "conv1"} if side == "encoder" else {0: "snake1", 1: "conv_t1"}
-        return f"{block}.{own.get(inner, f'unknown{inner}')}"
-    unit = inner + 1 if side == "encoder" else inner - 1
-    return f"{block}.res_unit{unit}.{_UNIT[numbers[2]]}"
+def wrong_model(component: str, names: Collection[str], held: Collection[str] = ()) -> CheckpointError:
+    """The error for a file that lacks ``component``; ``held`` are the components it has."""
+    known = " and ".join(f"a {COMPONENTS[other]}" for other in COMPONENTS if other in held)
+    what = f"it is {known}" if known else describe(names)
+    return CheckpointError(f"this is not an ACE-Step 1.5 {COMPONENTS[component]}: {what}")
 
 
-def describe(names: Iterable[str]) -> str:
+def describe(names: Collection[str]) -> str:
     """What a list of tensor names looks like, for an error message."""
     names = set(names)
+    vae_marks = (f"{VAE_MARK}.bias", f"{STABLE_AUDIO[VAE_MARK]}.bias")
     known = (
-        ("an ACE-Step 1.5 diffusion model", any(p + DIT_MARK in names for p in DIT_PREFIXES)),
-        ("an Oobleck autoencoder", any("decoder.conv1.bias" in n or "decoder.layers.0.bias" in n for n in names)),
-        ("a Qwen3 model", any(n.endswith(QWEN_MARK) for n in names)),
-        ("a LoRA", any(".lora_" in n or "lora_A" in n for n in names)),
+        ("a LoRA", any(".lora_" in n or ".lokr_" in n or ".hada_" in n for n in names)),
+        ("the transformer of a diffusers folder without the folders beside it", names.issuperset(DIFFUSERS_MARKS)),
+        ("an autoencoder of another model", any(n.endswith(vae_marks) for n in names)),
+        ("a Qwen3 model of another vocabulary", any(n.endswith(QWEN_MARK) for n in names)),
     )
     for title, found in known:
         if found:
             return f"it looks like {title}"
-    examples = ", ".join(sorted(names)[:3])
-    return f"its tensors are unknown ({examples}, …)" if names else "it holds no tensors"
+    return f"its tensors are unknown ({', '.join(sorted(names)[:3])}, …)" if names else "it holds no tensors"
+
+
+def _prefix(names: Collection[str], prefixes: Iterable[str], mark: str, component: str) -> str:
+    for prefix in prefixes:
+        if prefix + mark in names:
+            return prefix
+    raise wrong_model(component, names)
+
+
+def _stripped(names: Iterable[str], prefix: str, bundled: bool) -> dict[str, tuple[str, ...]]:
+    """Names without ``prefix``. Those without it belong to other components if ``bundled``, else stay as they are."""
+    own = (name for name in names if name.startswith(prefix) or not bundled)
+    return _once((name.removeprefix(prefix), name) for name in own)
+
+
+def _once(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    """Our name → its one source. Two spellings of the same tensor in one file are an error."""
+    table: dict[str, tuple[str, ...]] = {}
+    for ours, theirs in pairs:
+        if ours in table:
+            raise CheckpointError(f"{table[ours][0]} and {theirs} are the same tensor ({ours}) under two names")
+        table[ours] = (theirs,)
+    return table

@@ -10,40 +10,59 @@ the mapped file itself.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .. import tokenizer as tokenizers
 from ..host import Host, current
 from ..models.acestep import AceStepModel
-from ..models.config import REAL_FSQ_LEVELS, ModelConfig
+from ..models.config import ModelConfig
 from ..models.oobleck import OobleckConfig, OobleckVAE
 from ..models.qwen3 import LM_SIZES, Qwen3, Qwen3Config
+from . import folder
+from .contents import identify
 from .handles import KINDS, Autoencoder, DiffusionModel, LanguageModel, LoadReport, TextEncoder
-from .header import HeaderError as CheckpointError
-from .layouts import DIFFUSERS_PARTS, SILENCE, Plan, plan_dit, plan_qwen3, plan_vae, refuse_quantized
-from .weights import PLAIN_DTYPES, Weights, find_weight_file, load_pickle, open_weights
+from .header import CheckpointError
+from .layouts import (
+    ALL_IN_ONE,
+    COMFY,
+    DIFFUSERS_PARTS,
+    ORIGINAL,
+    SILENCE,
+    Plan,
+    plan_dit,
+    plan_qwen3,
+    plan_vae,
+    refuse_quantized,
+    wrong_model,
+)
+from .weights import DTYPES, Weights, open_weights
 
-OPTIONAL_PARTS = ("tokenizer.", "detokenizer.")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+OPTIONAL_PARTS = ("tokenizer", "detokenizer")
+"""Parts that early diffusers folders lack."""
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_LAYER = re.compile(r"(.*\blayers\.)\d+\.")
 
 
 def resolve_dtype(wanted: str | torch.dtype | None, component: str, host: Host) -> torch.dtype | None:
-    """``auto`` → what suits the device; ``file`` or None → keep the file's; a name or dtype → itself."""
+    """``auto`` → what suits the device; ``file`` or None → None; a name or dtype → itself."""
     if isinstance(wanted, torch.dtype) or wanted in (None, "file"):
         return wanted if isinstance(wanted, torch.dtype) else None
     if wanted == "auto":
         return host.dtype(component)
-    if wanted not in DTYPES:
-        raise ValueError(f"Unknown precision {wanted!r}: choose auto, file, {', '.join(DTYPES)}.")
-    return DTYPES[wanted]
+    if wanted not in PRECISIONS:
+        raise ValueError(f"Unknown precision {wanted!r}: choose auto, file, {', '.join(PRECISIONS)}.")
+    return PRECISIONS[wanted]
 
 
 def load_diffusion_model(
@@ -58,7 +77,7 @@ def load_diffusion_model(
     Args:
         path: weight file, shard index, original folder, or diffusers folder (its root or its transformer file).
         kind: turbo, sft, base, or auto: told from config.json, else from the file or folder name.
-        dtype: auto, file, fp32, bf16, fp16 or a torch dtype.
+        dtype: auto, fp32, bf16, fp16, a torch dtype, or file (None) for what most of the file is stored as.
 
     The handle's ``silence`` is None where the layout carries none (ComfyUI files): see
     :func:`codec.with_silence`.
@@ -69,144 +88,229 @@ def load_diffusion_model(
     host = host or current()
     if kind not in ("auto", *KINDS):
         raise ValueError(f"Unknown kind {kind!r}: choose auto, {', '.join(KINDS)}.")
-    path = Path(path)
-    root = _diffusers_root(path)
-    with open_weights(path) if root is None else _open_diffusers(root) as weights:
+    target, path = resolve_dtype(dtype, "dit", host), Path(path)
+    root = folder.diffusers_root(path)
+    with _opened(root or path, "dit", DIFFUSERS_PARTS if root else ()) as weights:
         plan = plan_dit(weights.shapes)
-        config_path = _config_beside(path) if root is None else None
-        config = _read_config(config_path) if config_path else _diffusers_config(root) if root else None
-        shapes = {ours: weights.shapes[names[0]] for ours, names in plan.sources.items()}
-        try:
-            sizes = ModelConfig.from_json(config) if config else ModelConfig.from_shapes(shapes)
-        except KeyError as error:
-            raise CheckpointError(f"{path} is incomplete: tensor {error} is missing. Download it again.") from error
-        notes: list[str] = []
-        kind, note = (kind, "") if kind != "auto" else _guess_kind(config or {}, path if root is None else root)
-        notes += [note] if note else []
-        with torch.device("meta"):
-            module = AceStepModel(sizes)
-        absent = [p for p in OPTIONAL_PARTS if root and not any(k.startswith(p) for k in plan.sources)]
-        for part in absent:
-            setattr(module, part[:-1], None)
+        config = folder.diffusers_config(root) if root else _config_of(path, plan)
+        plan = _placed(plan, config)
+        module = _build(AceStepModel, ModelConfig, weights, plan, config)
+        absent = _drop_absent_parts(module, plan) if root else ()
+        channels = module.config.audio_acoustic_hidden_dim
+        inside = plan.sources.get(SILENCE)
+        silence = (
+            folder.orient_silence(weights.read(*inside), channels, weights.path)
+            if inside
+            else folder.silence_beside(root or path, channels)
+        )
+        told, note = folder.kind_of(config, root or path)
+        notes = [note] if note and kind == "auto" else []
         if absent:
             notes.append("No audio tokenizer in this folder: codes and quantized covers are not available.")
-        silence = _silence_in(weights, plan, sizes.audio_acoustic_hidden_dim)
-        target = resolve_dtype(dtype, "dit", host)
-        report = _fill(module, weights, plan, target, "dit", kind, path, host, notes)
-    if silence is None:
-        silence = _silence_beside(path if path.is_dir() else path.parent, sizes.audio_acoustic_hidden_dim)
+        report = _fill(module, weights, plan, "dit", target, host)
+        kind = told if kind == "auto" else kind
+        report = replace(report, kind=kind, missing=absent, notes=(*notes, *report.notes))
     return DiffusionModel(module, kind, silence, report)
 
 
 def load_text_encoder(
     path: str | Path, *, dtype: str | torch.dtype | None = "auto", host: Host | None = None
 ) -> TextEncoder:
-    """Load Qwen3-Embedding-0.6B from its folder, a ComfyUI file, or the all-in-one checkpoint."""
-    host, path = host or current(), Path(path)
-    module, report = _load_qwen3(path, "text", dtype, host)
-    tokenizer = tokenizers.load(_tokenizer_folder(path))
-    _check_vocabulary(tokenizer, module, path)
-    return TextEncoder(module, tokenizer, report)
+    """Load Qwen3-Embedding-0.6B from its folder, a diffusers folder, a ComfyUI file, or the all-in-one checkpoint."""
+    path = Path(path)
+    path = path / "text_encoder" if (path / "text_encoder").is_dir() else path
+    module, report = _load_qwen3(path, "text", dtype, host or current())
+    return TextEncoder(module, _tokenizer_for(module, path), report)
 
 
 def load_language_model(
     path: str | Path, *, dtype: str | torch.dtype | None = "auto", host: Host | None = None
 ) -> LanguageModel:
     """Load a 5 Hz language model from its folder, a ComfyUI file, or the all-in-one checkpoint."""
-    host, path = host or current(), Path(path)
-    module, report = _load_qwen3(path, "lm", dtype, host)
-    folder = _tokenizer_folder(path)
-    codes = 0 if folder else module.config.vocab_size - tokenizers.load(None).vocab_size
-    tokenizer = tokenizers.load(folder, audio_codes=codes) if codes else tokenizers.load(folder)
-    _check_vocabulary(tokenizer, module, path)
+    path = Path(path)
+    module, report = _load_qwen3(path, "lm", dtype, host or current())
     widths = {sizes.hidden_size: name for name, sizes in LM_SIZES.items()}
+    tokenizer = _tokenizer_for(module, path, audio_codes=tokenizers.LM_AUDIO_CODES)
     return LanguageModel(module, tokenizer, report, widths.get(module.config.hidden_size, ""))
 
 
 def load_vae(path: str | Path, *, dtype: str | torch.dtype | None = "auto", host: Host | None = None) -> Autoencoder:
-    """Load the autoencoder from its folder, a ComfyUI file, or the all-in-one checkpoint."""
+    """Load the autoencoder from its folder, a diffusers folder, a ComfyUI file, or the all-in-one checkpoint."""
     host, path = host or current(), Path(path)
+    target = resolve_dtype(dtype, "vae", host)
     path = path / "vae" if (path / "vae").is_dir() else path
-    with open_weights(path) as weights:
+    with _opened(path, "vae") as weights:
         plan = plan_vae(weights.shapes)
-        config_path = _config_beside(path)
+        config = _config_of(path, plan)
+        module = _build(OobleckVAE, OobleckConfig, weights, plan, config)
+        return Autoencoder(module, _fill(module, weights, _placed(plan, config), "vae", target, host))
+
+
+def _load_qwen3(path: Path, component: str, dtype: str | torch.dtype | None, host: Host) -> tuple[Qwen3, LoadReport]:
+    target = resolve_dtype(dtype, component, host)
+    with _opened(path, component) as weights:
+        plan = plan_qwen3(weights.shapes, component)
+        config = _config_of(path, plan)
+        module = _build(Qwen3, Qwen3Config, weights, plan, config)
+        return module, _fill(module, weights, _placed(plan, config), component, target, host)
+
+
+def _tokenizer_for(module: Qwen3, path: Path, audio_codes: int = 0) -> tokenizers.Tokenizer:
+    """The tokenizer beside the weights, else the bundled one with ``audio_codes`` more tokens."""
+    found = folder.tokenizer_folder(path)
+    try:
+        tokenizer = tokenizers.load(found, audio_codes=0 if found else audio_codes)
+    except (ValueError, OSError, KeyError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if tokenizer.vocab_size > module.config.vocab_size:
+        source = f"files in {found} know" if found else "of Qwen3 knows"
+        raise CheckpointError(
+            f"{path}: the tokenizer {source} {tokenizer.vocab_size} tokens but the model only "
+            f"{module.config.vocab_size}. Tokenizer and weights belong to different models."
+        )
+    return tokenizer
+
+
+@contextmanager
+def _opened(path: Path, component: str, parts: Iterable[str] = ()) -> Iterator[Weights]:
+    """The weights at ``path``, which hold ``component``. Whatever is wrong with them is said with their path."""
+    try:
+        with open_weights(path, parts) as weights:
+            held = {component} if parts else identify(weights.shapes, weights.path, component)
+            if component not in held:
+                raise wrong_model(component, weights.shapes, held)
+            yield weights
+    except CheckpointError as error:
+        if str(path) in str(error):
+            raise
+        raise CheckpointError(f"{path}: {error}.") from error
+
+
+def _config_of(path: Path, plan: Plan) -> dict[str, Any]:
+    return {} if plan.layout == ALL_IN_ONE else folder.read_config(path)
+
+
+def _placed(plan: Plan, config: Mapping[str, Any]) -> Plan:
+    """The plan with its layout told by the folder where the names are those of both."""
+    return replace(plan, layout=COMFY) if plan.layout == ORIGINAL and not config else plan
+
+
+def _build(network: type, sizes: type, weights: Weights, plan: Plan, config: Mapping[str, Any]) -> Any:
+    """The module without weights, its sizes from the configuration or else from the shapes."""
+    refuse_quantized(plan, weights.dtypes)
+    try:
         shapes = {ours: weights.shapes[names[-1]] for ours, names in plan.sources.items()}
-        try:
-            config = _read_config(config_path) if config_path and plan.layout == "diffusers" else None
-            sizes = OobleckConfig.from_json(config) if config else OobleckConfig.from_shapes(shapes)
-        except KeyError as error:
-            raise CheckpointError(f"{path} is incomplete: tensor {error} is missing. Download it again.") from error
-        with torch.device("meta"):
-            module = OobleckVAE(sizes)
-        target = resolve_dtype(dtype, "vae", host)
-        report = _fill(module, weights, plan, target, "vae", "", path, host, [])
-    return Autoencoder(module, report)
+        found = sizes.from_json(config) if config else sizes.from_shapes(shapes)
+        if any(count > len(shapes) for name, count in vars(found).items() if name.endswith("hidden_layers")):
+            raise ValueError("it would have more layers than the file has tensors")
+        return without_weights(network, found)
+    except KeyError as error:
+        raise CheckpointError(f"tensor {error} is missing. Download the file again") from error
+    except (ValueError, TypeError, AttributeError, RuntimeError, LookupError, ArithmeticError) as error:
+        source = "config.json" if config else "the shapes of its tensors"
+        raise CheckpointError(f"no model can be built from {source} ({error})") from error
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out the random initialisation, which on ``meta`` does nothing but import PyTorch's compiler."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def without_weights(network: type[nn.Module], config: Any) -> Any:
+    """``network(config)`` on ``meta``: names and shapes, no memory."""
+    with torch.device("meta"), _Unfilled():
+        return network(config)
+
+
+def _drop_absent_parts(module: AceStepModel, plan: Plan) -> tuple[str, ...]:
+    """Take out the parts that the folder lacks; the names that are missing for them."""
+    absent = [part for part in OPTIONAL_PARTS if not any(name.startswith(f"{part}.") for name in plan.sources)]
+    missing = [name for name, _ in module.named_parameters() if name.partition(".")[0] in absent]
+    for part in absent:
+        setattr(module, part, None)
+    return tuple(missing)
 
 
 def _fill(
-    module: nn.Module,
-    weights: Weights,
-    plan: Plan,
-    dtype: torch.dtype | None,
-    component: str,
-    kind: str,
-    path: Path,
-    host: Host,
-    notes: Iterable[str],
+    module: nn.Module, weights: Weights, plan: Plan, component: str, dtype: torch.dtype | None, host: Host
 ) -> LoadReport:
-    """Check names and shapes of everything, then put the tensors in place one by one."""
+    """Check names, shapes and dtypes of everything, then put the tensors in place one by one."""
     parameters = dict(module.named_parameters())
-    missing = sorted(set(parameters) - set(plan.sources))
     unexpected = sorted(set(plan.sources) - set(parameters) - {SILENCE})
-    used = [name for ours in parameters if ours in plan.sources for name in plan.sources[ours]]
-    refuse_quantized([*used, *(n for u in unexpected for n in plan.sources[u])], weights.dtypes, PLAIN_DTYPES)
-    if missing:
-        raise CheckpointError(
-            f"{path} lacks {len(missing)} of {len(parameters)} tensors: {', '.join(missing[:5])}"
-            f"{', …' if len(missing) > 5 else ''}. The download is incomplete or this is another model."
-        )
-    misshapen = [
-        f"{ours} is {list(weights.shapes[plan.sources[ours][-1]])}, expected {list(parameter.shape)}"
-        for ours, parameter in parameters.items()
-        if not _fits(weights.shapes[plan.sources[ours][-1]], parameter)
-    ]
-    if misshapen:
-        raise CheckpointError(
-            f"{path} does not fit its configuration: {'; '.join(misshapen[:4])}"
-            f"{f' and {len(misshapen) - 4} more' if len(misshapen) > 4 else ''}."
-        )
-    bar = host.progress(len(parameters), f"loading {path.name}", "tensor")
+    _check(parameters, unexpected, weights, plan)
+    stored: Counter[str] = Counter()
+    for ours in parameters:
+        name = plan.sources[ours][-1]
+        stored[weights.dtypes[name]] += prod(weights.shapes[name])
+    file_dtype = stored.most_common(1)[0][0]
+    notes = []
+    if dtype is None and len(stored) > 1:
+        notes.append(f"The file mixes {', '.join(sorted(stored))}; all of it is kept as {file_dtype}.")
+    dtype = dtype or DTYPES[file_dtype]
+    bar = host.progress(len(parameters), f"loading {weights.path.name}", "tensor")
     for done, (ours, parameter) in enumerate(parameters.items(), start=1):
         place(module, ours, _make(weights, plan.sources[ours], parameter.shape, dtype))
         if done % 32 == 0 or done == len(parameters):
             bar.update(done)
     module.eval().requires_grad_(False)
-    stored = Counter(weights.dtypes[name] for name in used).most_common(1)[0][0]
-    held = next(iter(module.parameters())).dtype
     return LoadReport(
-        component,
-        tuple(str(f) for f in weights.files),
-        plan.layout,
-        kind,
-        stored,
-        str(held).removeprefix("torch."),
-        len(parameters),
-        (),
-        tuple(unexpected),
-        tuple(notes),
+        component=component,
+        files=tuple(map(str, weights.files)),
+        layout=plan.layout,
+        kind="",
+        file_dtype=file_dtype,
+        dtype=str(dtype).removeprefix("torch."),
+        loaded=len(parameters),
+        unexpected=tuple(unexpected),
+        notes=tuple(notes),
     )
 
 
-def _fits(shape: tuple[int, ...], parameter: Tensor) -> bool:
-    return shape == tuple(parameter.shape) or (len(shape) == 1 and shape == (parameter.numel(),))
+def _check(parameters: Mapping[str, Tensor], unexpected: Iterable[str], weights: Weights, plan: Plan) -> None:
+    """Raise where tensors are missing, misshapen, of no floating dtype, or of layers the configuration lacks."""
+    missing = sorted(set(parameters) - set(plan.sources))
+    if missing:
+        raise CheckpointError(
+            f"{len(missing)} of {len(parameters)} tensors are missing: {_first(missing, ', ')}. "
+            "The download is incomplete, or this is another model"
+        )
+    misfits = []
+    for ours, parameter in parameters.items():
+        *norm, name = plan.sources[ours]
+        shape, wanted = weights.shapes[name], tuple(parameter.shape)
+        if shape != wanted and shape != (parameter.numel(),):
+            misfits.append(f"{name} is {list(shape)}, expected {list(wanted)}")
+        misfits += [
+            f"{g} is {list(weights.shapes[g])}, expected {wanted[0]} numbers"
+            for g in norm
+            if prod(weights.shapes[g]) != wanted[0]
+        ]
+        misfits += [f"{n} is {weights.dtypes[n]}" for n in (*norm, name) if weights.dtypes[n] not in DTYPES]
+    if misfits:
+        raise CheckpointError(f"tensors do not fit the model: {_first(misfits, '; ')}")
+    layers = {match[0] for name in parameters if (match := _LAYER.match(name))}
+    stacks = {match[1] for name in parameters if (match := _LAYER.match(name))}
+    surplus = {m[0] for name in unexpected if (m := _LAYER.match(name)) and m[1] in stacks and m[0] not in layers}
+    if surplus:
+        raise CheckpointError(
+            f"the configuration has fewer layers than the file, which has {_first(sorted(surplus), ', ')}"
+        )
 
 
-def _make(weights: Weights, names: tuple[str, ...], shape: torch.Size, dtype: torch.dtype | None) -> Tensor:
+def _first(items: list[str], joint: str, count: int = 4) -> str:
+    more = f" and {len(items) - count} more" if len(items) > count else ""
+    return joint.join(items[:count]) + more
+
+
+def _make(weights: Weights, names: tuple[str, ...], shape: torch.Size, dtype: torch.dtype) -> Tensor:
     if len(names) == 1:
-        tensor = weights.read(names[0]).view(shape)
-        return tensor if dtype is None else tensor.to(dtype)
-    g, v = (weights.read(name) for name in names)
-    return fold_weight_norm(g, v).to(v.dtype if dtype is None else dtype)
+        return weights.read(names[0]).view(shape).to(dtype)
+    return fold_weight_norm(*map(weights.read, names)).to(dtype)
 
 
 def fold_weight_norm(g: Tensor, v: Tensor) -> Tensor:
@@ -220,144 +324,3 @@ def place(module: nn.Module, name: str, tensor: Tensor) -> None:
     """Make ``tensor`` the parameter ``name`` of ``module`` without copying it."""
     owner_name, _, leaf = name.rpartition(".")
     setattr(module.get_submodule(owner_name), leaf, nn.Parameter(tensor, requires_grad=False))
-
-
-def _load_qwen3(path: Path, component: str, dtype: str | torch.dtype | None, host: Host) -> tuple[Qwen3, LoadReport]:
-    path = path / "text_encoder" if (path / "text_encoder").is_dir() else path
-    with open_weights(path) as weights:
-        plan = plan_qwen3(weights.shapes, component)
-        shapes = {ours: weights.shapes[names[0]] for ours, names in plan.sources.items()}
-        config_path = _config_beside(path) if "all-in-one" not in plan.layout else None
-        try:
-            sizes = Qwen3Config.from_json(_read_config(config_path)) if config_path else Qwen3Config.from_shapes(shapes)
-        except KeyError as error:
-            raise CheckpointError(f"{path} is incomplete: tensor {error} is missing. Download it again.") from error
-        with torch.device("meta"):
-            module = Qwen3(sizes)
-        target = resolve_dtype(dtype, component, host)
-        report = _fill(module, weights, plan, target, component, "", path, host, [])
-    return module, report
-
-
-def _tokenizer_folder(path: Path) -> Path | None:
-    folder = path if path.is_dir() else path.parent
-    for candidate in (folder, folder / "tokenizer", folder.parent / "tokenizer"):
-        if (candidate / "tokenizer.json").is_file() or (candidate / "merges.txt").is_file():
-            return candidate
-    return None
-
-
-def _check_vocabulary(tokenizer: tokenizers.Tokenizer, module: Qwen3, path: Path) -> None:
-    if tokenizer.vocab_size > module.config.vocab_size:
-        raise CheckpointError(
-            f"{path}: the tokenizer knows {tokenizer.vocab_size} tokens but the model only {module.config.vocab_size}. "
-            "The tokenizer files beside the model belong to another model."
-        )
-
-
-def _config_beside(path: Path) -> Path | None:
-    """config.json of a model folder. A lone file in a shared folder has none."""
-    config = (path if path.is_dir() else path.parent) / "config.json"
-    weight = find_weight_file(config.parent)
-    return config if config.is_file() and weight is not None and (path.is_dir() or weight == path) else None
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} is not a JSON object.")
-    return config
-
-
-def _diffusers_root(path: Path) -> Path | None:
-    for folder in (path, path.parent.parent if path.parent.name == "transformer" else path):
-        if (folder / "transformer").is_dir() and (folder / "condition_encoder").is_dir():
-            return folder
-    return None
-
-
-class _open_diffusers:
-    """The parts of a diffusers folder as one set of weights named ``part/name``."""
-
-    def __init__(self, root: Path):
-        self.root, self._open = root, []
-
-    def __enter__(self) -> Weights:
-        together = Weights()
-        for part in DIFFUSERS_PARTS:
-            if (self.root / part).is_dir():
-                manager = open_weights(self.root / part)
-                together.add(manager.__enter__(), part)
-                self._open.append(manager)
-        return together
-
-    def __exit__(self, *error: object) -> None:
-        for manager in reversed(self._open):
-            manager.__exit__(None, None, None)
-
-
-def _diffusers_config(root: Path) -> dict[str, Any]:
-    """One original-style configuration from the parts' own."""
-
-    def part(name: str) -> dict[str, Any]:
-        file = root / name / "config.json"
-        return _read_config(file) if file.is_file() else {}
-
-    decoder, encoder, tokens = part("transformer"), part("condition_encoder"), part("audio_tokenizer")
-    config = {**encoder, **tokens, **decoder}
-    config["fsq_dim"] = encoder.get("hidden_size", decoder.get("hidden_size"))
-    config["fsq_input_levels"] = tokens.get("fsq_input_levels", tokens.get("levels", list(REAL_FSQ_LEVELS)))
-    config["text_hidden_dim"] = encoder.get("text_hidden_dim", 1024)
-    if decoder.get("encoder_hidden_size") not in (None, decoder.get("hidden_size")):
-        for name in ("intermediate_size", "num_attention_heads", "num_key_value_heads"):
-            config[f"encoder_{name}"] = encoder.get(name)
-    else:
-        config["encoder_hidden_size"] = None
-    return config
-
-
-def _guess_kind(config: Mapping[str, Any], path: Path) -> tuple[str, str]:
-    """Kind of a checkpoint and, where it had to be guessed, a note that says so."""
-    name = path.name if path.is_dir() else f"{path.parent.name}/{path.name}"
-    words = set(re.split(r"[^a-z0-9]+", name.lower()))
-    named = next((kind for kind in KINDS if kind in words), None)
-    turbo = config.get("is_turbo")
-    if turbo or (turbo is None and named):
-        return "turbo" if turbo else str(named), ""
-    if turbo is False:
-        candidates = (named, config.get("model_version"), "base")
-        return next(str(c) for c in candidates if c in ("sft", "base")), ""
-    if config.get("model_version") in KINDS:
-        return config["model_version"], ""
-    return "turbo", (
-        "Neither the configuration nor the name tells turbo, sft or base; turbo was assumed. "
-        "If the music is noise, choose the kind on the loader."
-    )
-
-
-def _silence_in(weights: Weights, plan: Plan, channels: int) -> Tensor | None:
-    names = plan.sources.get(SILENCE)
-    return _orient_silence(weights.read(names[0]), channels) if names else None
-
-
-def _silence_beside(folder: Path, channels: int) -> Tensor | None:
-    """The silence latent in the model's own folder, as tensors or as a PyTorch file."""
-    file = folder / f"{SILENCE}.safetensors"
-    if file.is_file():
-        with open_weights(file) as weights:
-            return _orient_silence(weights.read(next(iter(weights.shapes))), channels)
-    file = folder / f"{SILENCE}.pt"
-    return _orient_silence(load_pickle(file), channels) if file.is_file() else None
-
-
-def _orient_silence(tensor: object, channels: int) -> Tensor:
-    """[1, C, T] (original), [1, T, C] (diffusers) or [T, C] → [T, C] float32."""
-    if not isinstance(tensor, Tensor) or tensor.dim() not in (2, 3) or channels not in tensor.shape[-2:]:
-        raise CheckpointError(
-            f"The silence latent is not a tensor of [1, {channels}, frames]. Download silence_latent.pt again."
-        )
-    tensor = tensor.reshape(tensor.shape[-2:])
-    return (tensor if tensor.shape[1] == channels else tensor.T).float().contiguous()

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from acestep_graph.acestep_core.checkpoints import catalog, contents
+from acestep_graph.acestep_core.checkpoints import catalog, contents, layouts
 from acestep_graph.acestep_core.checkpoints.header import safetensors_header
 from acestep_graph.acestep_core.host import Host
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures" / "checkpoints"
-LYRIC = contents.LYRIC_KEY
+LYRIC = layouts.DIT_MARK
 
 
 def weights(path, tensors):

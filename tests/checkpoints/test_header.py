@@ -75,7 +75,7 @@ def test_sub_byte_dtypes(file):
 )
 def test_inconsistent_headers_are_refused(file, table, data, words):
     write(file, table, data)
-    with pytest.raises(header.HeaderError, match=words) as caught:
+    with pytest.raises(header.CheckpointError, match=words) as caught:
         header.safetensors_header(file)
     assert str(file) in str(caught.value)
 
@@ -93,14 +93,14 @@ def test_inconsistent_headers_are_refused(file, table, data, words):
 )
 def test_files_of_other_kinds_are_refused(file, content, words):
     file.write_bytes(content)
-    with pytest.raises(header.HeaderError, match=words):
+    with pytest.raises(header.CheckpointError, match=words):
         header.safetensors_header(file)
 
 
 def test_a_missing_file_or_a_folder(tmp_path):
     for path in (tmp_path / "none.safetensors", tmp_path):
         for read in (header.safetensors_header, header.shard_index, header.torch_file_names):
-            with pytest.raises(header.HeaderError, match="cannot be read"):
+            with pytest.raises(header.CheckpointError, match="cannot be read"):
                 read(path)
 
 
@@ -119,7 +119,7 @@ def test_random_bytes_never_do_more_than_raise_the_documented_error(file, conten
     for read in readers:
         try:
             read(file)
-        except header.HeaderError:
+        except header.CheckpointError:
             pass
 
 
@@ -129,12 +129,12 @@ def test_random_json_never_does_more_than_raise_the_documented_error(file, table
     write(file, table if not isinstance(table, dict) else table | {"weight_map": table}, data)
     try:
         header.safetensors_header(file)
-    except header.HeaderError:
+    except header.CheckpointError:
         pass
     file.write_text(json.dumps({"weight_map": table}))
     try:
         header.shard_index(file)
-    except header.HeaderError:
+    except header.CheckpointError:
         pass
 
 
@@ -157,7 +157,7 @@ def test_accepted_headers_describe_exactly_the_data(file, table, data):
     write(file, table, data)
     try:
         tensors, _ = header.safetensors_header(file)
-    except header.HeaderError:
+    except header.CheckpointError:
         return
     bits = 0
     for dtype, shape in tensors.values():
@@ -176,7 +176,7 @@ def test_random_pickles_in_a_torch_file_are_never_run(tmp_path, pickled):
         archive.writestr("x/data.pkl", pickled)
     try:
         header.torch_file_names(path)
-    except header.HeaderError:
+    except header.CheckpointError:
         pass
 
 
@@ -205,7 +205,7 @@ def test_torch_files_tell_their_tensor_names(tmp_path):
 def test_an_index_cannot_point_elsewhere(tmp_path, shard):
     path = tmp_path / "model.safetensors.index.json"
     path.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors", "b": shard}}))
-    with pytest.raises(header.HeaderError):
+    with pytest.raises(header.CheckpointError):
         header.shard_index(path)
 
 

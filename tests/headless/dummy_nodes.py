@@ -52,7 +52,7 @@ class Sing:
             },
         }
 
-    def run(self, words, again, seed, voice, loud=0.5, echo=False):
+    def run(self, words, again, seed, voice, loud=0.5, echo=False, audioUI=None):
         CALLS.append("Sing")
         return f"{words}/{again}/{seed}/{voice}/{loud}/{echo}", seed
 

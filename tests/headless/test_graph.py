@@ -133,6 +133,20 @@ def test_a_promoted_widget_of_several_inner_inputs():
     assert inputs(graph.parse(data, TABLE), "10:21") == {"a": 77, "b": 77, "c": Link("10:22", 0)}
 
 
+def test_a_primitive_within_a_subgraph_can_be_promoted():
+    data = sample("subgraphs")
+    inner = data["definitions"]["subgraphs"][0]
+    inner["nodes"][1] = {"id": 22, "type": "PrimitiveNode", "widgets_values": [200, "fixed"]}
+    inner["nodes"][0]["inputs"][1]["link"] = 3
+    data["nodes"][1]["properties"]["proxyWidgets"].append(["22", "control_after_generate"])
+    read = graph.parse(data, TABLE)
+    assert [inputs(read, id)["b"] for id in ("10:21", "11:21")] == [100, 200]
+    left = next(alias for alias in read.aliases if alias.title == "Left")
+    assert set(left.targets) == {"more", "value", "extra"} and left.targets["value"] == (("10:21", "b"), ("10:21", "c"))
+    changed = assign.assign(read, "Left.value=5", TABLE)
+    assert inputs(changed, "10:21")["b"] == 5 and changed.workflow["nodes"][1]["widgets_values"][1] == 5
+
+
 def test_api_lists_are_links_or_wrapped_values():
     data = {"1": {"class_type": "Show", "inputs": {"a": ["2", 1], "b": {"__value__": ["2", 1]}, "c": {"x": 1}}}}
     read = graph.parse(data, TABLE)
@@ -202,10 +216,10 @@ def test_set_values(assignment, value):
     assert inputs(change("plain", assignment), "2")[name] == value
 
 
-@pytest.mark.parametrize("assignment", ["2.seed=x", "2.seed=1.5", "2.seed=true", "2.loud=loud", "2.echo=5", "2.voice=me"])
+@pytest.mark.parametrize("assignment", ["seed=x", "seed=1.5", "seed=true", "loud=loud", "echo=5", "voice=me"])
 def test_set_refuses_other_kinds(assignment):
     with pytest.raises(WorkflowError, match=r"Choir \(2\), input '\w+': .*allowed: "):
-        change("plain", assignment)
+        change("plain", f"2.{assignment}")
 
 
 def test_set_cuts_a_link_and_reaches_primitives_and_subgraphs():
@@ -308,9 +322,11 @@ def spots(value, path=()):
         yield from spots(inner, (*path, key))
 
 
+WORDS = st.sampled_from(["", "*", "Show", "Reroute", "-10"])
+KEYS = st.sampled_from(["id", "type", "link"])
 JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers(-30, 40) | st.floats() | st.sampled_from(["", "*", "Show", "Reroute", "-10"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "type", "link"]), inner, max_size=3),
+    st.none() | st.booleans() | st.integers(-30, 40) | st.floats() | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=4,
 )
 SAMPLE_DATA = [json.loads(path.read_text()) for path in sorted(SAMPLES.glob("*.json"))]

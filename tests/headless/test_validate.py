@@ -26,7 +26,7 @@ REST = {"w": ("Words", {"text": "x"}), "out": ("Show", {"value": ["s", 0]})}
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"seed": -1}, "Sing (s), input 'seed': -1 is out of range; allowed: a whole number from 0 up to 9007199254740991."),
+        ({"seed": -1}, "Sing (s), input 'seed': -1 is out of range; allowed: a whole number from 0 up to 900719"),
         ({"loud": 1.5}, "Sing (s), input 'loud': 1.5 is out of range; allowed: a number from 0.0 up to 1.0."),
         ({"loud": float("nan")}, "Sing (s), input 'loud': nan is out of range; allowed: a number from 0.0 up to 1.0."),
         ({"seed": "many"}, "input 'seed': 'many' is not a whole number from"),
@@ -63,7 +63,8 @@ def test_what_no_output_needs_is_not_checked():
 
 
 def test_circles_are_named():
-    found = problems(a=("Add", {"a": ["b", 0], "b": 1}), b=("Add", {"a": ["a", 0], "b": 1}), c=("Show", {"value": ["a", 0]}))
+    adds = {"a": ("Add", {"a": ["b", 0], "b": 1}), "b": ("Add", {"a": ["a", 0], "b": 1})}
+    found = problems(**adds, c=("Show", {"value": ["a", 0]}))
     assert found == ["The workflow goes in a circle: Add (a) → Add (b) → Add (a)."]
 
 
@@ -73,16 +74,15 @@ def test_deep_graphs_are_no_trouble():
 
 
 def test_constants_are_cast_as_comfyui_does():
-    checked = validate(
-        api(s=("Sing", {**SING, "seed": "12", "words": 5, "loud": 1, "echo": "false"}), **REST), TABLE
-    )
+    checked = validate(api(s=("Sing", {**SING, "seed": "12", "words": 5, "loud": 1, "echo": "false"}), **REST), TABLE)
     inputs = checked.nodes["s"].inputs
     assert (inputs["seed"], inputs["words"], inputs["loud"], inputs["echo"]) == (12, "5", 1.0, True)
     assert [type(inputs[k]) for k in ("seed", "words", "loud")] == [int, str, float]
 
 
 def test_a_class_checks_its_own_inputs():
-    assert problems(a=("Strict", {"odd": 4, "name": "x"})) == ["Strict (a), input 'odd': 4 is even; give an odd number."]
+    found = problems(a=("Strict", {"odd": 4, "name": "x"}))
+    assert found == ["Strict (a), input 'odd': 4 is even; give an odd number."]
     validate(api(a=("Strict", {"odd": 99, "name": "x"})), TABLE)
     assert "not in its list" in problems(a=("Strict", {"odd": 1, "name": "z"}))[0]
     validate(api(n=("Number", {"value": 2}), a=("Strict", {"odd": ["n", 0], "name": "x"})), TABLE)
@@ -119,9 +119,6 @@ def test_the_forms_of_validate_inputs():
         seen.update(kwargs)
         return True
 
-    def fails(cls, a):
-        raise RuntimeError("oops")
-
     assert "takes STRING" in verdict(lambda cls, a: True)
     assert verdict(types) is None and seen == {"b": "INT"}
 
@@ -129,7 +126,7 @@ def test_the_forms_of_validate_inputs():
         return types(cls, input_types) and everything(cls, **kwargs)
 
     seen.clear()
-    assert verdict(both, a=99) is None and seen == {"a": 99, "b": None} | {"b": None}
+    assert verdict(both, a=99) is None and seen == {"a": 99, "b": None}
 
 
 def test_a_check_that_fails_is_a_problem_of_its_node():

@@ -14,7 +14,7 @@ from acestep_graph.acestep_core.sampling import schedules
 from acestep_graph.acestep_core.sampling.conditioning import SAMPLES_PER_FRAME, frames_of
 from acestep_graph.acestep_core.sampling.sampler import sample
 from acestep_graph.acestep_core.sampling.settings import SamplerSettings, parse_seeds
-from acestep_graph.acestep_core.song import Song
+from acestep_graph.acestep_core.song import BPM_RANGE, DURATION_RANGE, KEYS, LANGUAGES, TIME_SIGNATURES, Song
 from acestep_graph.acestep_core.tasks import text2music
 from acestep_graph.acestep_core.tasks.instructions import TASKS, TRACKS, instruction_for
 from acestep_graph.acestep_core.tasks.reference import Reference
@@ -104,6 +104,10 @@ def prompts(fixtures: Fixtures) -> Iterator[Difference]:
     constants = p["constants"]
     yield equal("track names", list(TRACKS), constants["track_names"])
     yield equal("task names", set(TASKS), set(constants["task_types"]))
+    yield equal("languages", LANGUAGES, constants["valid_languages"])
+    yield equal("keys", sorted(KEYS), sorted(constants["valid_keyscales_sorted"]))
+    yield equal("time signatures", [int(t) for t in TIME_SIGNATURES], constants["valid_time_signatures"])
+    yield equal("ranges", [*BPM_RANGE, *DURATION_RANGE], constants["bpm_range"] + constants["duration_range"])
     for case in p["instructions"]:
         ours = instruction_for(case["task_type"], case["track_name"], case["classes"] or ())
         yield equal(f"instruction {case['task_type']}", ours, case["instruction"])

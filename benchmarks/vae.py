@@ -1,0 +1,61 @@
+"""Tiled decoding: our windows and folded weights, against diffusers' tiling and weight normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from acestep_graph.acestep_core import codec
+from acestep_graph.acestep_core.checkpoints.demo import published_vae, randomize
+from acestep_graph.acestep_core.checkpoints.handles import Autoencoder, LoadReport
+from acestep_graph.acestep_core.host import Host
+from acestep_graph.acestep_core.models.oobleck import OobleckConfig, OobleckVAE
+from acestep_graph.acestep_core.sampling.conditioning import frames_of
+
+from .side_by_side import Row, Setting, alternate, compare
+
+SIZES = {
+    "tiny": OobleckConfig(encoder_hidden_size=8, decoder_channels=8, decoder_input_channels=4),
+    "middle": OobleckConfig(encoder_hidden_size=32, decoder_channels=32, decoder_input_channels=16),
+    "real": OobleckConfig(),
+}
+"""All of the published shape; middle has a quarter of its width."""
+
+
+def rows(setting: Setting, seconds: Sequence[float] = (20, 40)) -> list[Row]:
+    """Decode random latents of each length, the same random weights on both sides."""
+    config = SIZES[setting.size]
+    module = randomize(OobleckVAE(config), seed=0)
+    peer = diffusers_copy(module).to(setting.device, setting.dtype)
+    ours = Autoencoder(module.to(setting.device, setting.dtype), LoadReport("vae", (), "", "", "", "", 0))
+    return [_one_length(ours, peer, length, setting) for length in seconds]
+
+
+def diffusers_copy(module: OobleckVAE) -> torch.nn.Module:
+    """diffusers' AutoencoderOobleck with the weights of ``module``, tiling on as in its pipeline."""
+    from diffusers import AutoencoderOobleck
+
+    names = (
+        *("encoder_hidden_size", "downsampling_ratios", "channel_multiples", "decoder_channels"),
+        *("decoder_input_channels", "audio_channels", "sampling_rate"),
+    )
+    values = {name: getattr(module.config, name) for name in names}
+    peer = AutoencoderOobleck(**{k: list(v) if isinstance(v, tuple) else v for k, v in values.items()})
+    peer.load_state_dict(published_vae(module), strict=True)
+    peer.enable_tiling()
+    return peer.eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def _one_length(ours: Autoencoder, peer: torch.nn.Module, seconds: float, setting: Setting) -> Row:
+    channels = ours.module.config.decoder_input_channels
+    latents = torch.randn(1, frames_of(seconds), channels, generator=torch.Generator().manual_seed(1))
+    host = Host(device=str(setting.device))
+
+    def theirs() -> Tensor:
+        return peer.decode(latents.transpose(1, 2).to(setting.device, setting.dtype)).sample.float().cpu()
+
+    found = alternate({"ours": lambda: codec.decode(ours, latents, host=host), "diffusers": theirs}, setting)
+    return compare(f"{seconds:g} s of sound", found["ours"], "diffusers", found["diffusers"])

@@ -1,0 +1,211 @@
+"""The command line: exit status, stdout and stderr."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acestep_graph.acestep_core import audio
+from acestep_graph.acestep_core.host import current
+from acestep_graph.headless import cli, declared
+from tests.headless.dummy_nodes import TABLE, Show
+from tests.headless.test_graph import JUNK, SAMPLES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Talk(Show):
+    """Says something, prints something, reports progress."""
+
+    def run(self, value):
+        current().say("the tempo was clamped")
+        print("a library talks to stdout")
+        bar = current().progress(8, "sampling")
+        for step in range(1, 9):
+            bar.update(step)
+        return {"ui": {"text": [f"{value}"]}}
+
+
+@pytest.fixture(autouse=True)
+def nodes(monkeypatch):
+    full = {**declared.node_table(), **TABLE, "Talk": Talk}
+    monkeypatch.setattr(cli, "node_table", lambda: full)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    (tmp_path / "input").mkdir()
+    audio.write(tmp_path / "input" / "song.wav", torch.zeros(2, 4800), 48000)
+    return ["--input", str(tmp_path / "input"), "--output", str(tmp_path / "output"), "--models", str(tmp_path)]
+
+
+def write(tmp_path, data):
+    path = tmp_path / "workflow.json"
+    path.write_text(data if isinstance(data, str) else json.dumps(data))
+    return str(path)
+
+
+def api(**nodes):
+    return {id: {"class_type": kind, "inputs": inputs} for id, (kind, inputs) in nodes.items()}
+
+
+SAVE = api(
+    l=("LoadAudio", {"audio": "song.wav"}),
+    s=("SaveAudio", {"audio": ["l", 0], "filename_prefix": "take"}),
+    t=("Talk", {"value": 5}),
+)
+PLAIN = api(a=("PrimitiveInt", {"value": 1}), b=("PreviewAny", {"source": ["a", 0]}))
+
+
+def test_run_prints_what_was_made(tmp_path, folders, capsys):
+    assert cli.main(["run", write(tmp_path, SAVE), *folders]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [f"Save Audio (FLAC) (s): {tmp_path / 'output' / 'take_00001_.flac'}", "Talk (t): 5"]
+    assert "note: the tempo was clamped" in err and "a library talks" in err and "[3/3] Talk" in err
+    assert "sampling: 0/8" in err and "sampling: 8/8" in err and "sampling: 3/8" not in err
+
+
+def test_run_json(tmp_path, folders, capsys):
+    assert cli.main(["run", write(tmp_path, SAVE), *folders, "--json", "--set", "t.value=x"]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] is False and "no 't.value' to set" in report["error"]
+    assert cli.main(["run", write(tmp_path, SAVE), *folders, "--json", "--set", "s.filename_prefix=a/b"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] is True and report["notes"] == ["the tempo was clamped"] and report["seconds"] > 0
+    assert [output["files"] for output in report["outputs"]] == [[str(tmp_path / "output" / "a" / "b_00001_.flac")], []]
+    assert report["outputs"][1]["text"] == ["5"]
+    assert [timing["node"] for timing in report["timings"]] == ["l", "s", "t"]
+
+
+def test_a_failing_node_is_1_and_keeps_what_was_made(tmp_path, folders, capsys):
+    path = write(tmp_path, {**SAVE, **api(z=("Break", {"value": 1}))})
+    assert cli.main(["run", path, *folders, "--json"]) == 1
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert report["error"] == "Break (z): this went wrong" and report["node"] == "z" and len(report["outputs"]) == 2
+    assert "Traceback" not in err
+    assert cli.main(["run", path, *folders, "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_bad_requests_are_2(tmp_path, folders, capsys):
+    path = write(tmp_path, api(a=("Sing", {"voice": "cat"}), b=("Show", {"value": ["a", 0]})))
+    assert cli.main(["run", path, *folders, "--json"]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert [problem["input"] for problem in report["problems"]] == ["words", "again", "seed", "voice"]
+    assert report["problems"][3]["message"].endswith("allowed: one of alto, bass, tenor.")
+    assert cli.main(["check", path, *folders]) == 2
+    assert "- Sing (a), input 'words': is missing" in capsys.readouterr().err
+    for arguments in (
+        [],
+        ["sing"],
+        ["run"],
+        ["run", "nowhere.json"],
+        ["run", path, "--device", "toaster"],
+        ["run", path, "--set", "x"],
+        ["nodes", "Nope"],
+        ["download", "no-such-model"],
+    ):
+        assert cli.main(arguments) == 2, arguments
+        out, err = capsys.readouterr()
+        assert out == "" and err and "Traceback" not in err
+    assert cli.main(["run", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["ok"] is False
+
+
+def test_check(capsys):
+    assert cli.main(["check", str(SAMPLES / "subgraphs.json"), "--set", "Left.more=4"]) == 0
+    assert "9 nodes for Sum (12), Same (13)" in capsys.readouterr().out
+
+
+def test_nodes(capsys):
+    assert cli.main(["nodes"]) == 0
+    assert "LoadAudio" in capsys.readouterr().out
+    assert cli.main(["nodes", "Sing"]) == 0
+    out = capsys.readouterr().out
+    assert "seed (INT): a whole number from 0 up to 9007199254740991, default 7" in out and "What is sung." in out
+    assert "1: seed (INT)" in out
+    assert cli.main(["nodes", "SaveAudi"]) == 2
+    assert "SaveAudio" in capsys.readouterr().err
+
+
+def test_models(tmp_path, capsys):
+    assert cli.main(["models", "--models", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.strip()
+
+
+def test_help_is_0(capsys):
+    assert cli.main(["--help"]) == 0
+    assert "run" in capsys.readouterr().out
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.recursive(JUNK, lambda x: st.fixed_dictionaries({"nodes": st.lists(x), "links": st.lists(x)}), max_leaves=6))
+def test_garbage_is_2_and_never_a_traceback(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "garbage.json"
+    path.write_text(json.dumps(data))
+    assert cli.main(["check", str(path)]) == 2
+
+
+def test_light_commands_do_not_import_torch(tmp_path):
+    code = f"""
+        import sys
+        sys.path.insert(0, {str(ROOT)!r})
+        from tests import pack
+        pack.load()
+        from acestep_graph.headless.cli import main
+        assert main(["nodes"]) == 0
+        assert main(["check", {write(tmp_path, PLAIN)!r}]) == 0
+        print("torch" in sys.modules, file=sys.stderr)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert done.stderr.strip().endswith("False")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
+def test_ctrl_c_is_130(tmp_path):
+    code = f"""
+        import os, signal, sys
+        sys.path.insert(0, {str(ROOT)!r})
+        sys.modules["torch"] = None
+        from tests import pack
+        pack.load()
+        from acestep_graph.acestep_core.host import current
+        from acestep_graph.headless import cli
+        from tests.headless.dummy_nodes import TABLE, Show
+
+        class Slow(Show):
+            def run(self, value):
+                bar = current().progress(1000, "sampling")
+                for step in range(1000):
+                    bar.update(step)
+                    if step == 3:
+                        for _ in range(value):
+                            os.kill(os.getpid(), signal.SIGINT)
+                print("never reached")
+
+        cli.node_table = lambda: {{**TABLE, "Slow": Slow}}
+        sys.exit(cli.main(["run", sys.argv[1], "--json"]))
+    """
+    for presses, expected in ((1, 130), (2, -signal.SIGINT)):
+        path = write(tmp_path, api(a=("Show", {"value": 1}), b=("Slow", {"value": presses})))
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), path], capture_output=True, text=True)
+        assert done.returncode == expected and "never reached" not in done.stderr
+        assert "Stopping after this step" in done.stderr
+        if presses == 1:
+            report = json.loads(done.stdout)
+            assert report["cancelled"] is True and report["outputs"][0]["text"] == ["1"]
+
+
+def test_running_the_folder_as_a_program(tmp_path):
+    path = write(tmp_path, PLAIN)
+    done = subprocess.run([sys.executable, str(ROOT), "check", path], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and "can run" in done.stdout

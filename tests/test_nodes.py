@@ -1,0 +1,128 @@
+"""Node classes against ComfyUI's V1 protocol, and what their widgets promise."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acestep_graph.acestep_core.host import Host, use
+from acestep_graph.acestep_core.sampling.settings import SamplerSettings
+from acestep_graph.nodes import NODES
+from tests.pack import ROOT
+
+CLASSES = [(name, cls) for name, (cls, _) in NODES.items()]
+each_node = pytest.mark.parametrize("name, cls", CLASSES, ids=[name for name, _ in CLASSES])
+
+
+def inputs(cls):
+    declared = cls.INPUT_TYPES()
+    return {**declared.get("required", {}), **declared.get("optional", {})}
+
+
+@each_node
+def test_ids_titles_and_categories(name, cls):
+    assert name.startswith("ACEStep") and name.isalnum()
+    assert cls.CATEGORY.split("/")[0] == "ACE-Step"
+    assert len(cls.DESCRIPTION) > 20 and cls.SEARCH_ALIASES
+    assert len({title for _, title in NODES.values()}) == len(NODES)
+
+
+@each_node
+def test_every_input_has_a_tooltip_and_a_default_within_its_range(name, cls):
+    for input_name, (kind, options) in inputs(cls).items():
+        assert len(options["tooltip"]) > 3, f"{name}.{input_name}"
+        default = options.get("default")
+        if kind in ("INT", "FLOAT"):
+            assert options["min"] <= default <= options["max"], f"{name}.{input_name}"
+            assert options["max"] <= 2**53 - 1
+        if kind == "COMBO":
+            assert default in options["options"], f"{name}.{input_name}"
+
+
+@each_node
+def test_the_function_takes_exactly_what_is_declared(name, cls):
+    parameters = inspect.signature(getattr(cls, cls.FUNCTION)).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    declared = {*inputs(cls), *cls.INPUT_TYPES().get("hidden", {})}
+    assert set(parameters) - {"self"} == declared
+    for optional in cls.INPUT_TYPES().get("optional", {}):
+        assert parameters[optional].default is not inspect.Parameter.empty
+
+
+@each_node
+def test_outputs_are_named_and_explained(name, cls):
+    assert len(cls.RETURN_TYPES) == len(getattr(cls, "RETURN_NAMES", ())) == len(getattr(cls, "OUTPUT_TOOLTIPS", ()))
+    assert cls.RETURN_TYPES or cls.OUTPUT_NODE
+
+
+@each_node
+def test_listing_a_node_works_where_there_is_no_model_at_all(name, cls, tmp_path):
+    with use(Host(models=tmp_path)):
+        assert cls.INPUT_TYPES()
+
+
+def test_every_sampler_setting_has_a_widget():
+    widgets = {
+        name
+        for node in ("Sampler", "SamplerSettings", "GuidanceSettings")
+        for name in inputs(NODES[f"ACEStep{node}"][0])
+    }
+    assert set(SamplerSettings.__dataclass_fields__) <= widgets
+
+
+def test_start_up_imports_nothing_heavy():
+    script = (
+        "import sys\nfrom tests import pack\npack.load()\n"
+        "known = {'torch', 'transformers', 'safetensors', 'tokenizers', 'av', 'numpy', 'huggingface_hub'}\n"
+        "heavy = known & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True)
+
+
+SONG = NODES["ACEStepSong"][0]
+VALUES = st.one_of(st.none(), st.integers(-10, 1000), st.floats(), st.text(max_size=8), st.booleans())
+
+
+@settings(deadline=None)
+@given(bpm=VALUES, key=VALUES, time=VALUES, duration=VALUES)
+def test_bad_song_values_are_answered_before_the_queue(bpm, key, time, duration):
+    """What validation lets through, the node accepts: nothing fails after a model was loaded."""
+    answer = SONG.VALIDATE_INPUTS(bpm=bpm, key=key, time_signature=time, duration=duration)
+    if answer is True:
+        made = SONG().make(caption="x", lyrics="", bpm=bpm, key=key, time_signature=time, duration=duration)
+        assert made[0].caption == "x"
+    else:
+        assert isinstance(answer, str) and len(answer) > 20
+
+
+@settings(deadline=None)
+@given(steps=st.integers(-5, 500), scale=st.floats(-5, 30), shift=st.floats(-5, 9), timesteps=st.text(max_size=12))
+def test_bad_sampler_values_are_answered_before_the_queue(steps, scale, shift, timesteps):
+    sampler, more = NODES["ACEStepSampler"][0], NODES["ACEStepSamplerSettings"][0]
+    accepted = sampler.VALIDATE_INPUTS(steps=steps, guidance_scale=scale, shift=shift)
+    if accepted is True:
+        SamplerSettings(steps=steps, guidance_scale=scale, shift=shift)
+    else:
+        assert "allowed" in accepted or "must" in accepted
+    answer = more.VALIDATE_INPUTS(timesteps=timesteps)
+    assert answer is True or "timesteps" in answer
+
+
+def test_a_missing_model_says_where_to_put_it_and_how_to_get_it(tmp_path):
+    loader = NODES["ACEStepLoadModels"][0]
+    with use(Host(models=tmp_path)):
+        answer = loader.VALIDATE_INPUTS(diffusion_model="acestep_v1.5_turbo.safetensors")
+        assert "acestep-graph download" in answer and str(tmp_path) in answer
+        assert loader.VALIDATE_INPUTS(diffusion_model="acestep_v1.5_turbo.safetensors", download_missing=True) is True
+        assert loader.VALIDATE_INPUTS(diffusion_model="../../etc/passwd", download_missing=True) is not True
+
+
+def test_drawn_seeds_run_again_and_given_ones_are_cached():
+    changed = NODES["ACEStepSampler"][0].IS_CHANGED
+    assert changed(seed=5) == changed(seed=5, more_seeds="6, 7") == ""
+    assert changed(seed=5, more_seeds="-1") != changed(seed=5, more_seeds="-1")
