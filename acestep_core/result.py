@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from . import audio as sound
 from . import codec
 from .checkpoints.handles import Autoencoder, DiffusionModel
 from .host import Host
-from .sampling.conditioning import Conditioning
+from .sampling.conditioning import Conditioning, Splice
 from .sampling.sampler import Sampled
 from .save_location import save_location
 
@@ -24,10 +25,9 @@ VERSION = "0.1.0"
 
 @dataclass(frozen=True)
 class Result:
-    """One batch: latents [B, T, 64], what they were made from, and every setting as plain values."""
+    """One batch: the latents, what they were made from, and every setting as plain values."""
 
-    latents: Tensor
-    frames: int
+    made: Sampled
     conditioning: Conditioning
     record: Mapping[str, Any]
 
@@ -55,7 +55,7 @@ def make_result(model: DiffusionModel, conditioning: Conditioning, made: Sampled
         "time_costs": {name: round(seconds, 3) for name, seconds in made.times.items()},
         "acestep_graph_version": VERSION,
     }
-    return Result(made.latents, made.frames, conditioning, record)
+    return Result(made, conditioning, record)
 
 
 def summary(result: Result) -> str:
@@ -72,15 +72,31 @@ def summary(result: Result) -> str:
     return "\n".join([f"{name}: {value}" for name, value in shown.items()] + list(r["notes"]))
 
 
-def as_latent(made: Sampled) -> dict[str, Any]:
-    """ComfyUI's LATENT: samples [B, 64, T]; ``frames`` is the length to keep."""
-    return {"samples": made.latents.transpose(1, 2).contiguous(), "type": "audio", "frames": made.frames}
+EXTRA = "acestep"
+"""Key of ComfyUI's LATENT under which lengths and splices travel; nodes that drop it lose only these."""
+
+
+@dataclass(frozen=True)
+class Trim:
+    """What decoding one item of a LATENT needs besides its samples: frames made, frames kept, splice."""
+
+    length: int
+    frames: int
+    splice: Splice | None = None
+
+
+def as_latent(made: Sampled, conditioning: Conditioning) -> dict[str, Any]:
+    """ComfyUI's LATENT: samples [B, 64, T]."""
+    each = zip(made.lengths, made.frames, conditioning.items, strict=True)
+    trims = tuple(Trim(length, frames, item.splice) for length, frames, item in each)
+    return {"samples": made.latents.transpose(1, 2).contiguous(), "type": "audio", EXTRA: trims}
 
 
 def to_audio(vae: Autoencoder, latent: Mapping[str, Any], peak_db: float | None, chunk: int | None) -> dict[str, Any]:
-    """Decode a LATENT to ComfyUI's AUDIO, cut to its length and levelled.
+    """Decode a LATENT to ComfyUI's AUDIO: cut to its length, put into its source, levelled.
 
     Each item that would clip is scaled to a peak of 1; with ``peak_db`` every item is scaled to that peak.
+    Items shorter than the longest are followed by silence.
     """
     samples = latent.get("samples")
     channels = vae.module.config.decoder_input_channels
@@ -90,18 +106,41 @@ def to_audio(vae: Autoencoder, latent: Mapping[str, Any], peak_db: float | None,
             f"These are not latents of ACE-Step 1.5 ({shape}); expected [batch, {channels}, frames]. "
             "Connect the ACE-Step sampler or ACE-Step VAE Encode."
         )
-    decoded = codec.decode(vae, samples.transpose(1, 2).float(), chunk=chunk)
-    frames = latent.get("frames", samples.shape[2])
-    decoded = sound.limit_peak(decoded[..., : frames * vae.hop])
+    trims = latent.get(EXTRA)
+    if trims is None or len(trims) != samples.shape[0]:
+        trims = (Trim(samples.shape[2], samples.shape[2]),) * samples.shape[0]
+    decoded = []
+    for row, trim in zip(samples.transpose(1, 2).float(), trims, strict=True):
+        sound_of_row = codec.decode(vae, row[None, : trim.length], chunk=chunk)[..., : trim.frames * vae.hop]
+        decoded.append(sound_of_row[0] if trim.splice is None else splice(sound_of_row[0], trim.splice))
+    longest = max(part.shape[-1] for part in decoded)
+    audio = torch.stack([torch.nn.functional.pad(part, (0, longest - part.shape[-1])) for part in decoded])
+    audio = sound.limit_peak(audio)
     if peak_db is not None:
-        decoded = sound.normalize_peak(decoded, peak_db)
-    return {"waveform": decoded, "sample_rate": vae.module.config.sampling_rate}
+        audio = sound.normalize_peak(audio, peak_db)
+    return {"waveform": audio, "sample_rate": vae.module.config.sampling_rate}
+
+
+def splice(made: Tensor, into: Splice) -> Tensor:
+    """Sound [2, n] made within [start, end), the source everywhere else, linear fades outside the region.
+
+    The result is as long as the source: what the codec drops of an unfinished last frame comes from it.
+    """
+    source, total = into.audio, into.audio.shape[-1]
+    made = torch.nn.functional.pad(made, (0, max(0, total - made.shape[-1])))[..., :total]
+    start, end = min(into.start, total), min(into.end, total)
+    before, after = min(into.fade, start), min(into.fade, total - end)
+    weight = torch.zeros(total)
+    weight[start:end] = 1
+    weight[start - before : start] = torch.linspace(0, 1, before + 2)[1:-1]
+    weight[end : end + after] = torch.linspace(1, 0, after + 2)[1:-1]
+    return torch.where(weight == 0, source, weight * made + (1 - weight) * source)
 
 
 def from_audio(vae: Autoencoder, audio: Mapping[str, Any], chunk: int | None) -> dict[str, Any]:
     """Encode ComfyUI's AUDIO to a LATENT with the posterior's mean."""
     latents = codec.encode(vae, sound.for_model(audio), chunk=chunk)
-    return {"samples": latents.transpose(1, 2).contiguous(), "type": "audio", "frames": latents.shape[1]}
+    return {"samples": latents.transpose(1, 2).contiguous(), "type": "audio"}
 
 
 def tags(result: Result | None, prompt: Any, extra: Mapping[str, Any] | None) -> dict[str, str]:

@@ -118,7 +118,7 @@ class Sampler:
         seeds = f"{seed},{more_seeds}" if more_seeds.strip() else seed
         made = sample(model, conditioning, chosen, seeds)
         kept = result.make_result(model, conditioning, made)
-        return result.as_latent(made), kept, result.summary(kept)
+        return result.as_latent(made, conditioning), kept, result.summary(kept)
 
 
 class SamplerSettings:

@@ -7,7 +7,7 @@ one plain ``weight``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,6 +17,11 @@ from torch import Tensor, nn
 
 DILATIONS = (1, 3, 9)
 FIRST_KERNEL = 7
+REACH = 3 * sum(DILATIONS) + 3
+"""Samples that three residual units and one more convolution of :data:`FIRST_KERNEL` see to each side."""
+
+PIECE = 2**20
+"""Elements of a block's widest tensor that a CPU works on at a time: what it holds in its cache."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,35 @@ class Snake(nn.Module):
         return torch.addcmul(x, wave, wave)
 
 
+def in_pieces(run: Callable[[Tensor], Tensor], x: Tensor, channels: int, up: int = 1, down: int = 1) -> Tensor:
+    """run(x) on a CPU, computed on short overlapping pieces of x [B, C, n]; elsewhere simply run(x).
+
+    A chain of convolutions over minutes of sound spends its time waiting for memory; over pieces that fit
+    the cache it is about twice as fast, and the result is the same.
+
+    Args:
+        run: sees at most :data:`REACH` samples to each side at its higher rate, apart from one convolution
+            that changes the rate.
+        channels: width at the higher rate.
+        up, down: how many times more, or fewer, samples come out than go in.
+    """
+    length, rate = x.shape[-1], up * down
+    halo = (-(-REACH // rate) + 2) * down
+    size = max(PIECE // (x.shape[0] * channels * up), halo) // down * down
+    if x.device.type != "cpu" or size >= length:
+        return run(x)
+    out, done = None, 0
+    for start in range(0, length, size):
+        before = min(start, halo)
+        piece = run(x[..., start - before : start + size + halo])
+        piece = piece[..., before // down * up : (before + size) // down * up]
+        if out is None:
+            out = piece.new_empty(*piece.shape[:2], -(-length // down) * up)
+        out[..., done : done + piece.shape[-1]] = piece
+        done += piece.shape[-1]
+    return out[..., :done]
+
+
 class ResidualUnit(nn.Module):
     def __init__(self, channels: int, dilation: int):
         super().__init__()
@@ -84,12 +118,13 @@ class ResidualUnit(nn.Module):
         self.conv2 = nn.Conv1d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(self.snake2(self.conv1(self.snake1(x))))
+        return self.conv2(self.snake2(self.conv1(self.snake1(x)))).add_(x)
 
 
 class EncoderBlock(nn.Module):
     def __init__(self, channels: int, out: int, stride: int):
         super().__init__()
+        self.channels, self.stride = channels, stride
         self.res_unit1, self.res_unit2, self.res_unit3 = (ResidualUnit(channels, d) for d in DILATIONS)
         self.snake1 = Snake(channels)
         self.conv1 = nn.Conv1d(channels, out, 2 * stride, stride=stride, padding=math.ceil(stride / 2))
@@ -101,6 +136,7 @@ class EncoderBlock(nn.Module):
 class DecoderBlock(nn.Module):
     def __init__(self, channels: int, out: int, stride: int):
         super().__init__()
+        self.channels, self.stride = out, stride
         self.snake1 = Snake(channels)
         self.conv_t1 = nn.ConvTranspose1d(channels, out, 2 * stride, stride=stride, padding=math.ceil(stride / 2))
         self.res_unit1, self.res_unit2, self.res_unit3 = (ResidualUnit(out, d) for d in DILATIONS)
@@ -120,10 +156,12 @@ class OobleckEncoder(nn.Module):
         self.snake1 = Snake(widths[-1])
         self.conv2 = nn.Conv1d(widths[-1], config.encoder_hidden_size, 3, padding=1)
 
+    def _first(self, x: Tensor) -> Tensor:
+        return self.block[0](self.conv1(x))
+
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv1(x)
-        for block in self.block:
-            x = block(x)
+        for run, block in zip((self._first, *self.block[1:]), self.block, strict=True):
+            x = in_pieces(run, x, block.channels, down=block.stride)
         return self.conv2(self.snake1(x))
 
 
@@ -138,11 +176,14 @@ class OobleckDecoder(nn.Module):
         self.snake1 = Snake(widths[-1])
         self.conv2 = nn.Conv1d(widths[-1], config.audio_channels, FIRST_KERNEL, padding=3, bias=False)
 
+    def _last(self, x: Tensor) -> Tensor:
+        return self.conv2(self.snake1(self.block[-1](x)))
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
-        for block in self.block:
-            x = block(x)
-        return self.conv2(self.snake1(x))
+        for run, block in zip((*self.block[:-1], self._last), self.block, strict=True):
+            x = in_pieces(run, x, block.channels, up=block.stride)
+        return x
 
 
 class OobleckVAE(nn.Module):

@@ -14,7 +14,7 @@ from ..text import Prompt
 from .correction import Keep
 from .loop import Conditions
 
-LATENT_RATE = 25
+SAMPLE_RATE = 48000
 SAMPLES_PER_FRAME = 1920
 MIN_FRAMES = 128
 """Shortest sequence the model is run on; shorter pieces are completed with silence and cut afterwards."""
@@ -22,7 +22,7 @@ MIN_FRAMES = 128
 
 def frames_of(seconds: float) -> int:
     """Latent frames of a length: seconds to one decimal, at least 0.1, whole frames of 1920 samples."""
-    return int(max(0.1, round(seconds, 1)) * SAMPLES_PER_FRAME * LATENT_RATE) // SAMPLES_PER_FRAME
+    return int(max(0.1, round(seconds, 1)) * SAMPLE_RATE) // SAMPLES_PER_FRAME
 
 
 def context(source: Tensor, mask: Tensor | float = 1.0) -> Tensor:
@@ -30,6 +30,16 @@ def context(source: Tensor, mask: Tensor | float = 1.0) -> Tensor:
     chunk = torch.as_tensor(mask, dtype=source.dtype, device=source.device)
     chunk = chunk[..., None] if chunk.dim() == 2 else chunk
     return torch.cat((source, chunk.expand_as(source)), dim=-1)
+
+
+@dataclass(frozen=True)
+class Splice:
+    """What decoded sound is put into: the source [2, n] outside samples [start, end), with a fade outside them."""
+
+    audio: Tensor
+    start: int
+    end: int
+    fade: int
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class Item:
         prompt: what the text encoder read.
         later, strength: conditions after the switch, and the share of steps before it.
         source, noise_strength: latents [1, T, 64] to start from, and how far.
-        keep: what a repaint keeps.
+        keep: what a repaint keeps. splice: the sound it is put into after decoding.
     """
 
     conditions: Conditions
@@ -53,6 +63,7 @@ class Item:
     source: Tensor | None = None
     noise_strength: float = 0.0
     keep: Keep | None = None
+    splice: Splice | None = None
 
     @property
     def shape(self) -> tuple:

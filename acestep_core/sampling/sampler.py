@@ -22,10 +22,17 @@ BYTES_PER_TOKEN = 160_000
 
 @dataclass(frozen=True)
 class Sampled:
-    """Latents [B, T, 64] (float32, CPU), the seed of each item, settings as used, notes, seconds taken."""
+    """One batch.
+
+    Attributes:
+        latents: [B, T, 64] float32 on the CPU, T of the longest item, the others followed by zeros.
+        lengths: frames of each item that were made. frames: frames of each that are to be kept.
+        seeds, settings, levels: as used. notes: sentences for the user. times: seconds taken.
+    """
 
     latents: Tensor
-    frames: int
+    lengths: tuple[int, ...]
+    frames: tuple[int, ...]
     seeds: tuple[int, ...]
     settings: SamplerSettings
     levels: tuple[float, ...]
@@ -110,9 +117,10 @@ def sample(
         made.update(zip(group, result.cpu(), strict=True))
     taken = time.perf_counter() - started
     times = {"dit_diffusion_time_cost": taken, "dit_diffusion_per_step_time_cost": taken / (steps * len(groups))}
-    latents = torch.stack([made[i] for i in range(len(seeds))])
-    frames = conditioning.items[0].frames
-    return Sampled(latents, frames, tuple(seeds), chosen, tuple(levels), notes, times)
+    rows_made = [made[i] for i in range(len(seeds))]
+    latents = torch.nn.utils.rnn.pad_sequence(rows_made, batch_first=True)
+    lengths, frames = (len(row) for row in rows_made), (item.frames for item in conditioning.items)
+    return Sampled(latents, tuple(lengths), tuple(frames), tuple(seeds), chosen, tuple(levels), notes, times)
 
 
 def _groups(items: Sequence[Item], rows: int) -> list[list[int]]:

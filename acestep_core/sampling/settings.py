@@ -187,3 +187,10 @@ def _one_seed(part: object) -> int | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return None if value == -1 else value
+
+
+def require_number(name: str, value: object) -> float:
+    """``value`` as a finite float, or a ValueError that names it."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}; it must be a number.")
+    return float(value)

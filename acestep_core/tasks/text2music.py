@@ -1,4 +1,4 @@
-"""Text to music: a song from its description alone.
+"""Text to music: a song from its description alone, or following codes.
 
 >>> from acestep_core import codec
 >>> from acestep_core.sampling import sampler
@@ -9,39 +9,21 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from ..checkpoints.handles import DiffusionModel, TextEncoder
-from ..host import Host, current
-from ..sampling.conditioning import MIN_FRAMES, Conditioning, Item, context, frames_of
-from ..sampling.loop import Conditions
-from ..sampling.settings import BATCH_RANGE
+from ..host import Host
+from ..sampling.conditioning import MIN_FRAMES, Conditioning, Item, frames_of
 from ..song import Song, resolve_duration
-from ..text import Prompt, embed, make_prompt
-from .instructions import instruction_for
-from .reference import Reference, silence_of, timbre_clips
+from .assemble import check_batch, check_share, maker
+from .codes import Codes, decode_codes, seconds_of
+from .instructions import COVER, TEXT2MUSIC
+from .reference import Reference, silence_of
 
 
 def check(song: Song, batch: int) -> None:
     """Raise where text2music cannot work with the request."""
     if not (song.caption or song.sung.strip()):
         raise ValueError("Write a caption or lyrics: text2music needs at least one of them.")
-    low, high = BATCH_RANGE
-    if not low <= batch <= high:
-        raise ValueError(f"batch size is {batch}; allowed is {low} to {high}.")
-
-
-@torch.inference_mode()
-def encode_conditions(
-    model: DiffusionModel, text: TextEncoder, prompt: Prompt, clips: Tensor, host: Host | None = None
-) -> Tensor:
-    """Packed sequence [1, L, E] of one item: lyrics, timbre of ``clips`` [N, 750, 64], text. On the CPU."""
-    host = host or current()
-    hidden, lyrics = embed(text, prompt, host)
-    device = host.prepare(model.module, "dit", 300_000_000)
-    parts = (x.to(device, model.dtype) for x in (hidden, lyrics, clips))
-    return model.module.encoder.encode_one(*parts).cpu()
+    check_batch(batch)
 
 
 def prepare(
@@ -51,27 +33,37 @@ def prepare(
     *,
     batch: int = 1,
     reference: Reference | None = None,
+    codes: Codes | None = None,
+    codes_strength: float = 1.0,
     host: Host | None = None,
 ) -> Conditioning:
-    """Conditioning for ``batch`` pieces of one song, which differ by their seeds alone.
+    """Conditioning for ``batch`` pieces of one song.
 
-    The source is silence, the chunk mask is 1 everywhere, the timbre is the reference's or silence.
+    Without codes the source is silence and the pieces differ by their seeds alone. With codes, each piece
+    follows its own: their length is the length of the piece, and ``codes_strength`` is the share of the
+    steps that hear them (1: all).
     """
-    host = host or current()
     check(song, batch)
+    check_share("codes strength", codes_strength)
+    make = maker(model, text, song, reference, host)
     seconds, origin = resolve_duration(song)
-    instruction = instruction_for("text2music")
-    prompt = make_prompt(text.tokenizer, instruction, song, seconds)
-    frames = frames_of(seconds)
-    silence = silence_of(model, max(frames, MIN_FRAMES))[None]
-    sequence = encode_conditions(model, text, prompt, timbre_clips(model, reference), host)
-    item = Item(Conditions(sequence, context(silence)), frames, prompt)
-    notes = (*song.notes(), *prompt.notes())
-    if song.duration <= 0:
-        notes = (f"Length {seconds:g} s ({origin}).", *notes)
-    for note in notes:
-        host.say(note)
-    settings = {"duration_origin": origin, "reference_clips": 0 if reference is None else len(reference.clips)}
-    return Conditioning(
-        "text2music", instruction, song, seconds, (item,) * batch, model.module.encoder, settings, notes
-    )
+    made: dict[tuple[int, ...], Item] = {}
+    for index in range(batch):
+        own = codes.for_item(index) if codes else ()
+        if own in made:
+            continue
+        if own:
+            latents = decode_codes(model, own, make.host)
+            made[own] = make.item(COVER, seconds_of(own), latents, strength=codes_strength)
+        else:
+            frames = frames_of(seconds)
+            silence = silence_of(model, max(frames, MIN_FRAMES))[None]
+            made[own] = make.item(TEXT2MUSIC, seconds, silence, frames=frames)
+    items = tuple(made[codes.for_item(index) if codes else ()] for index in range(batch))
+    if codes and codes.for_item(0):
+        seconds, origin = seconds_of(codes.for_item(0)), "of the codes"
+    notes = () if origin == "as given" else (f"Length {seconds:g} s ({origin}).",)
+    settings = {"duration_origin": origin}
+    if codes:
+        settings |= {"audio_codes": codes.text(), "audio_cover_strength": codes_strength}
+    return make.batch("text2music", COVER if codes else TEXT2MUSIC, seconds, items, settings, notes)

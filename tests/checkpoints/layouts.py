@@ -201,10 +201,8 @@ def _renamed(tensors: dict[str, Tensor], norm: str) -> Iterator[tuple[str, Tenso
             inner = ("snake1", "conv1", "snake2", "conv2").index(modules[-1])
             path += ["layers", str(numbers[0] + (1 if side == "decoder" else -1)), "layers", str(inner)]
         elif modules[1] == "block":
-            path += [
-                "layers",
-                str({"snake1": 3, "conv1": 4}[modules[-1]] if side == "encoder" else modules[-1] == "conv_t1"),
-            ]
+            ends = {"snake1": "3", "conv1": "4"} if side == "encoder" else {"snake1": "0", "conv_t1": "1"}
+            path += ["layers", ends[modules[-1]]]
         if norm == "parametrizations":
             forms = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
             parameter = forms.get(parameter, parameter)

@@ -134,7 +134,7 @@ for _name in ("later_turbo_generate", "later_base_generate", "later_xl_turbo_gen
     register(_name, "later_generate_cases.json")
 
 
-@golden("soft_repaint_mask", "later_generate_cases.json", omitted=("repaint_mode_table (the repaint task)",))
+@golden("soft_repaint_mask", "later_generate_cases.json")
 def soft_repaint_mask(fixtures: Fixtures) -> Iterator[Difference]:
     for case in fixtures.json("later_generate_cases.json")["soft_repaint_mask"]:
         mask = torch.zeros(1, case["frames"], dtype=torch.bool)

@@ -16,12 +16,11 @@ from acestep_graph.acestep_core.sampling.sampler import sample
 from acestep_graph.acestep_core.sampling.settings import SamplerSettings, parse_seeds
 from acestep_graph.acestep_core.song import BPM_RANGE, DURATION_RANGE, KEYS, LANGUAGES, TIME_SIGNATURES, Song
 from acestep_graph.acestep_core.tasks import text2music
+from acestep_graph.acestep_core.tasks.codes import parse_item
 from acestep_graph.acestep_core.tasks.instructions import TASKS, TRACKS, instruction_for
-from acestep_graph.acestep_core.tasks.reference import Reference
+from acestep_graph.acestep_core.tasks.reference import Reference, timbre_clips
 
 from .golden import Difference, Fixtures, close, equal, golden
-
-LATER_TASKS = ("the requests with codes or a source (remix, repaint, lego, extract, complete)",)
 
 
 def request_song(request: dict[str, Any]) -> Song:
@@ -36,7 +35,7 @@ def request_song(request: dict[str, Any]) -> Song:
     )
 
 
-@golden("pipeline", "pipeline.safetensors", "pipeline.json", omitted=LATER_TASKS)
+@golden("pipeline", "pipeline.safetensors", "pipeline.json")
 def pipeline(fixtures: Fixtures) -> Iterator[Difference]:
     g, cases = fixtures.tensors("pipeline.safetensors"), fixtures.json("pipeline.json")
     for name, case in cases.items():
@@ -66,7 +65,7 @@ def check_text2music(fixtures: Fixtures, g: dict[str, Tensor], name: str, case: 
     hidden, lyrics = text.embed(fixtures.text, item.prompt)
     yield close(f"{name}.text states", hidden.expand(rows, -1, -1), g[f"{name}.text_hidden_states"])
     yield close(f"{name}.lyric states", lyrics.expand(rows, -1, -1), g[f"{name}.lyric_hidden_states"])
-    clips = text2music.timbre_clips(model, reference)
+    clips = timbre_clips(model, reference)
     shown = g[f"{name}.refer_latents_first_frames"]
     yield close(f"{name}.reference", clips[:, : shown.shape[1]].expand(shown.shape[0], -1, -1), shown)
     sequence = item.conditions.sequence.expand(rows, -1, -1)
@@ -97,7 +96,7 @@ SEED_LIST = "a list of seeds: ours uses it, the original drew new ones"
 @golden(
     "prompts",
     "prompts.json",
-    omitted=("keys of prompts.json that belong to codes, sources, the language model and memory tiers",),
+    omitted=("keys of prompts.json that belong to the language model and the memory tiers",),
 )
 def prompts(fixtures: Fixtures) -> Iterator[Difference]:
     p = fixtures.json("prompts.json")
@@ -143,6 +142,8 @@ def prompts(fixtures: Fixtures) -> Iterator[Difference]:
         ours = frames_of(case["seconds"])
         yield equal(f"frames of {case['seconds']} s", ours, case["samples"] // SAMPLES_PER_FRAME)
     yield from check_schedules(p["schedules"])
+    for case in p["audio_code_parse"]:
+        yield equal(f"codes in {case['input'][:30]!r}", list(parse_item(case["input"])), case["output"])
 
 
 def check_prompts(fixtures: Fixtures, p: dict[str, Any]) -> Iterator[Difference]:

@@ -110,7 +110,7 @@ def test_short_pieces_run_on_a_full_sequence_and_are_cut():
     conditioning = prepare(seconds=1.0)
     assert conditioning.items[0].conditions.context.shape[1] == 128
     made = sample(models.diffusion(), conditioning, None, 1)
-    assert made.frames == 25
+    assert made.frames == (25,) and made.lengths == (128,)
 
 
 def test_another_models_conditioning_is_refused():

@@ -1,0 +1,121 @@
+"""What all tasks share: prompt and conditions of one item, put together once for a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.handles import DiffusionModel, TextEncoder
+from ..host import Host, current
+from ..sampling.conditioning import Conditioning, Item, Splice, context
+from ..sampling.correction import Keep
+from ..sampling.loop import Conditions
+from ..sampling.settings import BATCH_RANGE
+from ..song import Song
+from ..text import Prompt, embed, make_prompt
+from .instructions import TEXT2MUSIC
+from .reference import Reference, silence_of, timbre_clips
+from .source import at_least
+
+
+def check_batch(batch: int) -> None:
+    low, high = BATCH_RANGE
+    if not low <= batch <= high:
+        raise ValueError(f"batch size is {batch}; allowed is {low} to {high}.")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raise unless ``value`` lies in 0 to 1."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value!r}; allowed is 0 to 1.")
+
+
+@dataclass(frozen=True)
+class Maker:
+    """The models and the request that the items of a batch have in common."""
+
+    model: DiffusionModel
+    text: TextEncoder
+    song: Song
+    reference: Reference | None
+    host: Host
+
+    @torch.inference_mode()
+    def sequence(self, prompt: Prompt) -> Tensor:
+        """Packed sequence [1, L, E] of a prompt: lyrics, timbre, text. On the CPU."""
+        hidden, lyrics = embed(self.text, prompt, self.host)
+        device = self.host.prepare(self.model.module, "dit", 300_000_000)
+        clips = timbre_clips(self.model, self.reference)
+        parts = (x.to(device, self.model.dtype) for x in (hidden, lyrics, clips))
+        return self.model.module.encoder.encode_one(*parts).cpu()
+
+    def item(
+        self,
+        instruction: str,
+        seconds: float,
+        source: Tensor,
+        *,
+        frames: int | None = None,
+        mask: Tensor | float = 1.0,
+        strength: float = 1.0,
+        start: Tensor | None = None,
+        noise_strength: float = 0.0,
+        keep: Keep | None = None,
+        splice: Splice | None = None,
+    ) -> Item:
+        """One item.
+
+        Args:
+            seconds: what the text says. source: context latents [1, T, 64], completed where they are too short.
+            frames: length to keep; None keeps the source's.
+            mask: 1 where music is made, [1, T] or a number.
+            strength: share of the steps that hear the source; below 1 the rest hears text and silence alone.
+            start: latents to start from where noise_strength is above 0.
+        """
+        frames = source.shape[1] if frames is None else frames
+        source = at_least(source, self.model)
+        prompt = make_prompt(self.text.tokenizer, instruction, self.song, seconds)
+        later = None
+        if strength < 1:
+            plain = make_prompt(self.text.tokenizer, TEXT2MUSIC, self.song, seconds)
+            silence = silence_of(self.model, source.shape[1])[None]
+            later = Conditions(self.sequence(plain), context(silence, mask))
+        return Item(
+            conditions=Conditions(self.sequence(prompt), context(source, mask)),
+            frames=frames,
+            prompt=prompt,
+            later=later,
+            strength=strength,
+            source=start if noise_strength > 0 else None,
+            noise_strength=noise_strength,
+            keep=keep,
+            splice=splice,
+        )
+
+    def batch(
+        self,
+        task: str,
+        instruction: str,
+        seconds: float,
+        items: tuple[Item, ...],
+        settings: Mapping[str, Any],
+        notes: tuple[str, ...] = (),
+    ) -> Conditioning:
+        """Close the batch; everything the user should know is said here."""
+        said = (*notes, *self.song.notes(), *items[0].prompt.notes())
+        for note in said:
+            self.host.say(note)
+        clips = 0 if self.reference is None else len(self.reference.clips)
+        everything = {**settings, "reference_clips": clips}
+        encoder = self.model.module.encoder
+        return Conditioning(task, instruction, self.song, seconds, items, encoder, everything, said)
+
+
+def maker(
+    model: DiffusionModel, text: TextEncoder, song: Song, reference: Reference | None, host: Host | None
+) -> Maker:
+    return Maker(model, text, song, reference, host or current())
