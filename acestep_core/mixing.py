@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the range below is read when nodes are listed, long before torch is needed
+if TYPE_CHECKING:  # nodes read GAIN_RANGE at start-up, where torch must not be loaded
     import torch
 
 GAIN_RANGE = (-60.0, 12.0)
@@ -98,13 +98,15 @@ def _factor(gain: Any, name: str) -> float:
 
 
 def _check(waveform: Any, rate: Any, name: str) -> None:
+    import torch
+
     from .audio import AudioError, check_rate, check_samples
 
     try:
         check_rate(rate)
     except AudioError as error:
-        raise AudioError(f"The {name}: {error}") from error
+        raise AudioError(f"{name}: {error}") from error
     if not isinstance(waveform, torch.Tensor) or waveform.ndim != 3:
         shape = list(getattr(waveform, "shape", [])) or type(waveform).__name__
         raise AudioError(f"The waveform of {name} must have the shape [batch, channels, samples], not {shape}.")
-    check_samples(waveform, f"The {name}")
+    check_samples(waveform, name)

@@ -19,6 +19,7 @@ from .host import Host
 from .sampling.conditioning import Conditioning, Splice
 from .sampling.sampler import Sampled
 from .save_location import save_location
+from .tasks.source import Source, encode_source
 
 VERSION = "0.1.0"
 
@@ -141,6 +142,14 @@ def from_audio(vae: Autoencoder, audio: Mapping[str, Any], chunk: int | None) ->
     """Encode ComfyUI's AUDIO to a LATENT with the posterior's mean."""
     latents = codec.encode(vae, sound.for_model(audio), chunk=chunk)
     return {"samples": latents.transpose(1, 2).contiguous(), "type": "audio"}
+
+
+def source_of(
+    vae: Autoencoder, audio: Mapping[str, Any], latent: Mapping[str, Any] | None = None, seed: int | None = None
+) -> Source:
+    """A source from ComfyUI's AUDIO (first item of a batch), with the LATENT it was made from, if any."""
+    own = None if latent is None else latent["samples"][:1].transpose(1, 2).float()
+    return encode_source(vae, sound.for_model(audio)[0], latents=own, seed=seed)
 
 
 def tags(result: Result | None, prompt: Any, extra: Mapping[str, Any] | None) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The nodes: thin adapters from the canvas to the engine, listed in the order a song is made."""
 
-from . import conditioning, loading, sampling, song, sound
+from . import conditioning, loading, sampling, song, sound, source
 
 NODES: dict[str, tuple[type, str]] = {
     "ACEStepLoadModels": (loading.LoadModels, "Load ACE-Step Models"),
@@ -9,7 +9,20 @@ NODES: dict[str, tuple[type, str]] = {
     "ACEStepLoadVAE": (loading.LoadVAE, "Load ACE-Step VAE"),
     "ACEStepSong": (song.Song, "Song"),
     "ACEStepReferenceAudio": (song.ReferenceAudio, "Reference Audio"),
+    "ACEStepEncodeSource": (source.EncodeSource, "Encode Source"),
+    "ACEStepSourceToCodes": (source.SourceToCodes, "Source to Codes"),
+    "ACEStepTextToCodes": (source.TextToCodes, "Text to Codes"),
+    "ACEStepCodesToText": (source.CodesToText, "Codes to Text"),
+    "ACEStepCodesToLatents": (source.CodesToLatents, "Codes to Latents"),
+    "ACEStepSaveCodes": (source.SaveCodes, "Save Codes"),
+    "ACEStepLoadCodes": (source.LoadCodes, "Load Codes"),
     "ACEStepText2Music": (conditioning.Text2Music, "Text to Music"),
+    "ACEStepRemix": (conditioning.Remix, "Remix"),
+    "ACEStepRepaint": (conditioning.Repaint, "Repaint"),
+    "ACEStepExtract": (conditioning.Extract, "Extract"),
+    "ACEStepExtractTracks": (conditioning.ExtractTracks, "Extract Tracks"),
+    "ACEStepLego": (conditioning.Lego, "Lego"),
+    "ACEStepComplete": (conditioning.Complete, "Complete"),
     "ACEStepSampler": (sampling.Sampler, "ACE-Step Sampler"),
     "ACEStepSamplerSettings": (sampling.SamplerSettings, "Sampler Settings"),
     "ACEStepGuidanceSettings": (sampling.GuidanceSettings, "Guidance Settings"),

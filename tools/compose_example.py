@@ -41,7 +41,7 @@ CHORDS = [  # first step, steps, pitches of keyboard and strings from low to hig
     (80, 16, (54, 57, 62, 66)),  # D
 ]
 LAST = CHORDS[-1][0]
-HITS = {16: ((0, 5, 0.9), (6, 5, 0.6), (12, 4, 0.75)), 8: ((0, 4, 0.9), (4, 4, 0.7))}
+HITS = {16: ((0, 7, 0.9), (8, 4, 0.75), (12, 4, 0.6)), 8: ((0, 4, 0.9), (4, 4, 0.7))}
 """The keyboard's rhythm in a chord of so many steps: step, steps held, velocity."""
 LAST_HIT = ((0, 16, 0.8),)
 BASS = [  # first step, steps, pitch
@@ -55,14 +55,8 @@ BASS = [  # first step, steps, pitch
 MELODY = [  # first step, steps, pitch, vowel; l- begins a syllable, a bare vowel is slurred to the note before
     *((2, 2, 66, "l-a"), (4, 2, 67, "l-a"), (6, 4, 69, "l-a"), (10, 8, 74, "o"), (18, 7, 73, "o")),
     *((34, 2, 74, "l-a"), (36, 2, 73, "l-a"), (38, 4, 71, "l-a"), (42, 4, 69, "a"), (46, 11, 71, "a")),
-    *(
-        (66, 2, 67, "l-a"),
-        (68, 2, 66, "l-a"),
-        (70, 2, 64, "l-a"),
-        (72, 4, 67, "u"),
-        (76, 4, 64, "u"),
-        (80, 13, 66, "u"),
-    ),
+    *((66, 2, 67, "l-a"), (68, 2, 66, "l-a"), (70, 2, 64, "l-a")),
+    *((72, 4, 67, "u"), (76, 4, 64, "u"), (80, 13, 66, "u")),
 ]
 FORMANTS = {  # centre frequencies in Hz of an alto
     "a": (830, 1250, 2750, 3700, 4900),
@@ -70,7 +64,7 @@ FORMANTS = {  # centre frequencies in Hz of an alto
     "u": (400, 850, 2600, 3500, 4900),
     "l": (380, 1350, 2750, 3500, 4900),
 }
-BANDWIDTHS = (90, 100, 130, 200, 300)
+BANDWIDTHS = (150, 160, 200, 250, 350)
 SOLO = [  # first step, steps, pitch, velocity
     *((0, 14, 50, 0.8), (0, 3, 66, 0.9), (3, 3, 69, 0.8), (6, 3, 74, 1.0), (8, 2, 73, 0.7), (10, 2, 71, 0.7)),
     *((12, 2, 69, 0.8), (14, 2, 66, 0.6), (16, 14, 55, 0.8), (16, 3, 71, 0.9), (19, 3, 74, 0.8), (22, 2, 71, 0.9)),
@@ -134,7 +128,7 @@ def with_room(track: np.ndarray, amount: float, length: float = 0.9, seed: int =
     """``track [2, N]`` with a reverberation of the given seconds (to −60 dB); its two sides differ."""
     time = seconds(int(length * RATE))
     echo = np.random.RandomState(seed).uniform(-1, 1, (2, len(time))) * 10 ** (-3 * time / length)
-    echo = filtered(echo, lambda f: low_pass(3200, 1)(f) * high_pass(250)(f))
+    echo = filtered(echo, lambda f: low_pass(2600)(f) * high_pass(250)(f))
     echo[:, : int(0.012 * RATE)] = 0
     echo /= np.sqrt((echo**2).sum(axis=1, keepdims=True))
     size = fast_size(track.shape[-1] + len(time))
@@ -144,6 +138,7 @@ def with_room(track: np.ndarray, amount: float, length: float = 0.9, seed: int =
 
 def finished(track: np.ndarray, rms_db: float) -> np.ndarray:
     """``track [2, N]`` at the level given (RMS of both sides), its last 0.25 s faded, as 16-bit integers."""
+    track = filtered(track, lambda f: high_pass(28)(f) * low_pass(11000, 6)(f))
     track = track * 10 ** (rms_db / 20) / np.sqrt((track**2).mean())
     out = RATE // 4
     track[:, -out:] *= np.cos(np.arange(1, out + 1) / out * np.pi / 2) ** 2
@@ -230,9 +225,8 @@ def drums() -> np.ndarray:
         time = seconds(int(0.32 * RATE))
         turns = 47 * time + 85 * 0.035 * (1 - np.exp(-time / 0.035))
         click = 0.25 * np.sin(2 * np.pi * 1700 * time) * np.exp(-time / 0.003)
-        place(
-            track, 1.5 * velocity * edges((np.sin(2 * np.pi * turns) + click) * np.exp(-time / 0.11), 0.001, 0.08), step
-        )
+        sound = 1.5 * (np.sin(2 * np.pi * turns) + click) * np.exp(-time / 0.11)
+        place(track, velocity * edges(sound, 0.001, 0.08), step)
 
     def snare(step: float, velocity: float) -> None:
         time = seconds(int(0.22 * RATE))
@@ -247,26 +241,26 @@ def drums() -> np.ndarray:
         place(track, velocity * edges(hiss * np.exp(-seconds(len(hiss)) / ring), 0.001, ring), step, pan)
 
     for bar in range(BARS - 1):
-        for step, velocity in ((0, 1.0), (6, 0.6), (8, 0.95)):
+        for step, velocity in ((0, 1.0), (8, 0.95), (14, 0.4)):
             kick(16 * bar + step, velocity)
         for step, velocity in ((4, 1.0), (12, 1.0), (15, 0.25)):
             snare(16 * bar + step, velocity)
         for step in range(0, 16, 2):
             open_hat = step == 14 and bar % 2 == 1
-            cymbal(16 * bar + step, 0.20 if step % 4 else 0.28, 0.09 if open_hat else 0.025, 0.25)
+            cymbal(16 * bar + step, 0.20 if step % 4 else 0.28, 0.09 if open_hat else 0.025, 0.15)
     for step, velocity in ((74, 0.4), (77, 0.5), (78, 0.7), (79, 0.8)):
         snare(step, velocity)
     kick(LAST, 1.0)
-    cymbal(0, 0.22, 0.35, -0.2, 4500)
-    cymbal(LAST, 0.30, 0.35, -0.2, 4500)
-    return finished(with_room(track, 0.05, 0.4), -22.5)
+    cymbal(0, 0.20, 0.25, -0.1, 4500)
+    cymbal(LAST, 0.26, 0.3, -0.1, 4500)
+    return finished(with_room(track, 0.05, 0.4), -23.3)
 
 
 def bass() -> np.ndarray:
     track = np.zeros((2, SAMPLES))
     for step, steps, pitch in BASS:
         place(track, bass_guitar(pitch, steps * 0.125), step)
-    return finished(track, -21.5)
+    return finished(track, -22.3)
 
 
 def keyboard() -> np.ndarray:
@@ -277,7 +271,7 @@ def keyboard() -> np.ndarray:
             for voice, pitch in enumerate(pitches):
                 note = electric_piano(pitch, held * 0.125 + 0.1, velocity)
                 place(track, note, first + step + 0.04 * voice, 0.25 + 0.1 * (voice - 1.5))
-    return finished(with_room(track, 0.10), -26.0)
+    return finished(with_room(track, 0.10), -26.8)
 
 
 def guitar() -> np.ndarray:
@@ -289,8 +283,7 @@ def guitar() -> np.ndarray:
             string = number if last else (0, 2, 4, 3, 5, 4, 2, 3)[number]
             note = pluck(strings[string], 2.0 if last else 0.75, (0.9, 0.7)[step // 2 % 2], first + step + 100)
             place(track, note, first + step + (0.5 if last else 0), -0.4)
-    track = filtered(track, high_pass(60))
-    return finished(with_room(track, 0.10), -26.0)
+    return finished(with_room(track, 0.10), -26.8)
 
 
 def vocals() -> np.ndarray:
@@ -326,18 +319,17 @@ def vocals() -> np.ndarray:
     centres = np.stack([glide(f, 0.08) for f in formants])
     frequency = hertz(pitch)
     phase = 2 * np.pi * np.cumsum(frequency) / RATE
-    track = np.zeros(SAMPLES)
-    every = 240
-    for k in range(1, 31):
-        f = k * frequency[::every]
-        gain = low_pass(6500, 3)(f) / k**0.75
-        for centre, width in zip(centres[:, ::every], BANDWIDTHS, strict=True):
-            gain = gain * centre**2 / np.sqrt((centre**2 - f**2) ** 2 + (width * f) ** 2)
-        track += np.interp(time, time[::every], gain) * np.sin(k * phase)
+    frames = slice(None, None, 240)
+    partials = np.arange(1, 31)[:, None] * frequency[frames]
+    gains = low_pass(6500, 3)(partials) / np.arange(1, 31)[:, None] ** 0.45
+    for centre, width in zip(centres[:, frames], BANDWIDTHS, strict=True):
+        gains *= centre**2 / np.sqrt((centre**2 - partials**2) ** 2 + (width * partials) ** 2)
+    gains /= np.sqrt((gains**2).sum(axis=0)) ** 0.75  # a singer evens out what the vowels do to the loudness
+    track = sum(np.interp(time, time[frames], gain) * np.sin(k * phase) for k, gain in enumerate(gains, 1))
     breath = filtered(noise.uniform(-1, 1, SAMPLES), lambda f: high_pass(2500)(f) * low_pass(6000)(f))
     both = np.zeros((2, SAMPLES))
-    place(both, level * (track + 0.05 * breath * track.std()), 0)
-    return finished(with_room(both, 0.14, 1.1), -22.5)
+    place(both, level * (track + 0.03 * breath * track.std()), 0)
+    return finished(with_room(both, 0.14, 1.1), -23.0)
 
 
 def strings() -> np.ndarray:
@@ -348,7 +340,7 @@ def strings() -> np.ndarray:
             for player, cents in enumerate((-6.0, 0.0, 5.0)):
                 note = bowed(pitch, steps * 0.125 + 0.3, cents, 1000 * player + 10 * first + voice)
                 place(track, swell * note, first, 0.3 * (voice - 1) + 0.1 * (player - 1))
-    return finished(with_room(track, 0.14, 1.1), -28.0)
+    return finished(with_room(track, 0.14, 1.1), -28.5)
 
 
 STEMS = {stem.__name__: stem for stem in (drums, bass, keyboard, guitar, vocals, strings)}
@@ -360,7 +352,6 @@ def reference() -> np.ndarray:
     track = np.zeros((2, SOLO_SAMPLES))
     for seed, (step, steps, pitch, velocity) in enumerate(SOLO):
         place(track, pluck(pitch, steps * 0.125 + 0.15, velocity, 500 + seed, ring=3.0, bright=0.3), step)
-    track = filtered(track, high_pass(60))
     return finished(with_room(track, 0.12), -20.5)
 
 

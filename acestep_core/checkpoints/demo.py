@@ -1,6 +1,6 @@
 """A tiny checkpoint with random weights, to try the machinery before the real weights are there.
 
-It has every part of the real one under ComfyUI's file names, loads through the same code, and sounds like
+It has every part of the real one under the published file names, loads through the same code, and sounds like
 noise.
 """
 
@@ -41,6 +41,7 @@ VAE = OobleckConfig(encoder_base_channels=8, channel_multiples=(1, 1, 2, 2, 2), 
 
 FILES = {
     "diffusion_models/acestep_v1.5_turbo.safetensors": (AceStepModel, DIT, ""),
+    "acestep/acestep-v15-base/model.safetensors": (AceStepModel, DIT, ""),
     "text_encoders/qwen_0.6b_ace15.safetensors": (Qwen3, TEXT, "model."),
     "vae/ace_1.5_vae.safetensors": (OobleckVAE, VAE, ""),
 }

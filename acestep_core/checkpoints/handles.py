@@ -16,6 +16,7 @@ from ..models.config import ModelConfig
 from ..models.oobleck import OobleckVAE
 from ..models.qwen3 import Qwen3
 from ..tokenizer import Tokenizer
+from .layouts import COMPONENTS
 
 KINDS = ("turbo", "sft", "base")
 
@@ -26,10 +27,10 @@ class LoadReport:
 
     Attributes:
         component: ``dit``, ``text``, ``vae`` or ``lm``.
-        files: paths as given. layout: spelling of the tensor names found.
+        files: what was read. layout: original, ComfyUI, ComfyUI all-in-one or diffusers.
         kind: turbo, sft or base for the diffusion model, else "".
         file_dtype, dtype: precision in the file and in memory.
-        loaded: tensors taken; missing and unexpected: names.
+        loaded: parameters filled. missing: names of optional parts the files lack. unexpected: names not used.
         notes: sentences the user should read.
     """
 
@@ -45,9 +46,9 @@ class LoadReport:
     notes: tuple[str, ...] = ()
 
     def text(self) -> str:
-        titles = {"dit": "Diffusion model", "text": "Text encoder", "vae": "Autoencoder", "lm": "Language model"}
+        title = COMPONENTS[self.component]
         lines = [
-            f"{titles[self.component]}{f' ({self.kind})' if self.kind else ''}: {', '.join(self.files)}",
+            f"{title[0].upper()}{title[1:]}{f' ({self.kind})' if self.kind else ''}: {', '.join(self.files)}",
             f"  layout {self.layout}, {self.loaded} tensors, {self.file_dtype} in the file, {self.dtype} in memory",
         ]
         if self.unexpected:

@@ -123,8 +123,3 @@ class ConditionEncoder(nn.Module):
         timbre, timbre_mask = unpack_clips(self.timbre_encoder(clips), owners)
         x, mask = pack(lyric, timbre, lyric_mask, timbre_mask)
         return pack(x, self.text_projector(text), mask, text_mask)
-
-    def encode_one(self, text: Tensor, lyrics: Tensor, clips: Tensor) -> Tensor:
-        """One item without padding: text [1, Lt, ·], lyrics [1, Ll, ·], clips [N, frames, 64] → [1, L, E]."""
-        parts = (self.lyric_encoder(lyrics), self.timbre_encoder(clips)[None], self.text_projector(text))
-        return torch.cat(parts, dim=1)

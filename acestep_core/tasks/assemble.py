@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -43,15 +43,24 @@ class Maker:
     song: Song
     reference: Reference | None
     host: Host
+    encoded: dict[object, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @torch.inference_mode()
     def sequence(self, prompt: Prompt) -> Tensor:
-        """Packed sequence [1, L, E] of a prompt: lyrics, timbre, text. On the CPU."""
+        """Packed sequence [1, L, E] of a prompt: lyrics, timbre, text. On the CPU.
+
+        Lyrics and timbre are encoded once, however many texts go with them.
+        """
         hidden, lyrics = embed(self.text, prompt, self.host)
         device = self.host.prepare(self.model.module, "dit", 300_000_000)
-        clips = timbre_clips(self.model, self.reference)
-        parts = (x.to(device, self.model.dtype) for x in (hidden, lyrics, clips))
-        return self.model.module.encoder.encode_one(*parts).cpu()
+        encoder, dtype = self.model.module.encoder, self.model.dtype
+        if prompt.lyric_ids not in self.encoded:
+            self.encoded[prompt.lyric_ids] = encoder.lyric_encoder(lyrics.to(device, dtype))
+        if "timbre" not in self.encoded:
+            clips = timbre_clips(self.model, self.reference)
+            self.encoded["timbre"] = encoder.timbre_encoder(clips.to(device, dtype))[None]
+        text = encoder.text_projector(hidden.to(device, dtype))
+        return torch.cat((self.encoded[prompt.lyric_ids], self.encoded["timbre"], text), dim=1).cpu()
 
     def item(
         self,

@@ -323,13 +323,14 @@ def small(tmp_path_factory):
     return made
 
 
+place = st.floats(0, 1)
 changes = st.lists(
     st.one_of(
-        st.tuples(st.just("cut"), st.floats(0, 1), st.just(0)),
-        st.tuples(st.just("byte"), st.floats(0, 1), st.integers(0, 255)),
-        st.tuples(
-            st.just("rename"), st.floats(0, 1), st.sampled_from(["x", "model.", "decoder.layers.77777777.a", ".v"])
-        ),
+        st.tuples(st.just("cut"), place, st.none()),
+        st.tuples(st.just("byte"), place, st.integers(0, 255)),
+        st.tuples(st.just("rename"), place, st.sampled_from(["x", "decoder.layers.77777777.a", "layers.7.a", ".v"])),
+        st.tuples(st.just("prefix"), place, st.sampled_from(["model.", "diffusion_model.", "other."])),
+        st.tuples(st.just("note"), place, st.text(max_size=5)),
     ),
     min_size=1,
     max_size=3,
@@ -337,7 +338,7 @@ changes = st.lists(
 
 
 def mutate(content, steps):
-    """A safetensors file with its end cut, a byte of its header changed, or a tensor renamed."""
+    """A safetensors file with its end cut, a byte of its header changed, or its tensors renamed."""
     for what, where, value in steps:
         (length,) = struct.unpack("<Q", content[:8].ljust(8, b"\0"))
         if what == "cut":
@@ -345,15 +346,20 @@ def mutate(content, steps):
         elif what == "byte" and content:
             at = int(where * (min(8 + length, len(content)) - 1))
             content = content[:at] + bytes([value]) + content[at + 1 :]
-        elif what == "rename":
+        else:
             try:
                 header = json.loads(content[8 : 8 + length])
-                name = list(header)[int(where * (len(header) - 1))]
-                header[value + name if value.endswith(".") else value] = header.pop(name)
-                raw = json.dumps(header).encode()
-                content = struct.pack("<Q", len(raw)) + raw + content[8 + length :]
-            except (ValueError, IndexError, AttributeError):
-                pass
+            except ValueError:
+                continue
+            name = list(header)[int(where * (len(header) - 1))]
+            if what == "rename":
+                header[value] = header.pop(name)
+            elif what == "prefix":
+                header = {name if name == "__metadata__" else value + name: header[name] for name in header}
+            elif what == "note":
+                header["__metadata__"] = {"note": value}
+            raw = json.dumps(header).encode()
+            content = struct.pack("<Q", len(raw)) + raw + content[8 + length :]
     return content
 
 

@@ -158,8 +158,12 @@ def test_trim(host, start, duration, samples):
 
 def test_trim_to_nothing_is_told(host):
     with pytest.raises(NodeFailed, match="nothing there"):
-        run(host, l=LOAD, t=("TrimAudioDuration", {"audio": ["l", 0], "start_index": 0, "duration": 0}),
-            s=("PreviewAudio", {"audio": ["t", 0]}))
+        run(
+            host,
+            l=LOAD,
+            t=("TrimAudioDuration", {"audio": ["l", 0], "start_index": 0, "duration": 0}),
+            s=("PreviewAudio", {"audio": ["t", 0]}),
+        )
 
 
 @pytest.mark.parametrize("direction", ["after", "before"])

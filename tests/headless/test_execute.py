@@ -190,9 +190,7 @@ def test_the_host_is_current_and_inference_mode_is_on():
 
 def test_a_cache_from_run_to_run_redoes_what_changed():
     def data(value):
-        return api(
-            n=("Number", {"value": 5}), a=("Add", {"a": ["n", 0], "b": value}), x=("Show", {"value": ["a", 0]})
-        )
+        return api(n=("Number", {"value": 5}), a=("Add", {"a": ["n", 0], "b": value}), x=("Show", {"value": ["a", 0]}))
 
     cache = Cache()
     run(data(1), cache=cache)

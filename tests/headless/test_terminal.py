@@ -30,7 +30,12 @@ def test_a_log_has_a_line_a_quarter():
         status.progress(step, 100, f"sampling: {step}/100 steps")
     status.progress(0, 4, "decoding: 0/4 tiles")
     assert [line.split()[1] for line in stream.getvalue().splitlines()] == [
-        "0/100", "25/100", "50/100", "75/100", "100/100", "0/4"
+        "0/100",
+        "25/100",
+        "50/100",
+        "75/100",
+        "100/100",
+        "0/4",
     ]
 
 

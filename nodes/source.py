@@ -1,0 +1,208 @@
+"""Source recordings and 5 Hz codes, and the ways between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..acestep_core import host
+from ..acestep_core.sampling.settings import SEED_MAX
+from .widgets import AUDIO, CODES, LATENT, MODEL, ROOT, SOURCE, VAE, choice, socket, text, whole
+
+CATEGORY = f"{ROOT}/Source"
+NO_CODES_FILE = "no codes saved yet"
+
+
+class EncodeSource:
+    CATEGORY = CATEGORY
+    DESCRIPTION = (
+        "Makes a recording the source of a remix, repaint or stem task. "
+        "Any sample rate and channel count is brought to 48 kHz stereo."
+    )
+    SEARCH_ALIASES = ["ace step", "source audio", "cover", "input audio"]
+    FUNCTION = "encode"
+    RETURN_TYPES = (SOURCE, "FLOAT")
+    RETURN_NAMES = ("source", "seconds")
+    OUTPUT_TOOLTIPS = ("For task nodes", "Length of the recording")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        posterior = "mean: the same latents every time. sample: drawn by the seed, as the original does."
+        latent = (
+            "Latents this recording was decoded from, if it was made here: they are used as they are, "
+            "so nothing is lost by encoding again."
+        )
+        return {
+            "required": {
+                "vae": socket(VAE, "VAE that encodes the recording."),
+                "audio": socket(AUDIO, "The recording; of a batch, the first."),
+                "posterior": choice(("mean", "sample"), posterior, advanced=True),
+                "seed": whole(
+                    0, 0, SEED_MAX, "Seed of the draw, for sample.", control_after_generate=True, advanced=True
+                ),
+            },
+            "optional": {"latent": socket(LATENT, latent)},
+        }
+
+    def encode(self, vae: Any, audio: dict, posterior: str, seed: int, latent: dict | None = None) -> tuple:
+        from ..acestep_core.result import source_of
+
+        made = source_of(vae, audio, latent, seed if posterior == "sample" else None)
+        return made, made.seconds
+
+
+class SourceToCodes:
+    CATEGORY = CATEGORY
+    DESCRIPTION = "The 5 Hz codes of a recording: its melody, rhythm and structure without its sound."
+    SEARCH_ALIASES = ["ace step", "convert to codes", "semantic codes"]
+    FUNCTION = "convert"
+    RETURN_TYPES = (CODES, "STRING")
+    RETURN_NAMES = ("codes", "text")
+    OUTPUT_TOOLTIPS = ("For task nodes", "The codes as text")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        return {
+            "required": {
+                "model": socket(MODEL, "Any ACE-Step model; all of them share their codes."),
+                "source": socket(SOURCE, "The recording."),
+            }
+        }
+
+    def convert(self, model: Any, source: Any) -> tuple:
+        from ..acestep_core.tasks import codes
+        from ..acestep_core.tasks import source as sources
+
+        found = codes.Codes((codes.encode_codes(model, sources.source_latents(model, source)),))
+        return found, found.text()
+
+
+class TextToCodes:
+    CATEGORY = CATEGORY
+    DESCRIPTION = (
+        "Codes from pasted text, such as <|audio_code_123|><|audio_code_7|>. An empty line starts the next item."
+    )
+    SEARCH_ALIASES = ["ace step", "paste codes", "code hints"]
+    FUNCTION = "parse"
+    RETURN_TYPES = (CODES, "FLOAT")
+    RETURN_NAMES = ("codes", "seconds")
+    OUTPUT_TOOLTIPS = ("For task nodes", "Length of the first item; five codes are one second")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        return {"required": {"text": text("The codes; anything between them is ignored.", multiline=True)}}
+
+    def parse(self, text: str) -> tuple:
+        from ..acestep_core.tasks import codes
+
+        found = codes.parse_codes(text)
+        return found, codes.seconds_of(found.for_item(0))
+
+
+class CodesToText:
+    CATEGORY = CATEGORY
+    DESCRIPTION = "The codes as text, to show, keep or edit."
+    SEARCH_ALIASES = ["ace step", "show codes"]
+    FUNCTION = "show"
+    RETURN_TYPES = ("STRING", "INT")
+    RETURN_NAMES = ("text", "count")
+    OUTPUT_TOOLTIPS = ("The codes as text", "Codes of the first item")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        return {"required": {"codes": socket(CODES, "Codes of a recording, of text, or of the planner.")}}
+
+    def show(self, codes: Any) -> tuple:
+        return codes.text(), len(codes.for_item(0))
+
+
+class CodesToLatents:
+    CATEGORY = CATEGORY
+    DESCRIPTION = "What codes stand for, as latents: a rough sketch of the music, before any sampling."
+    SEARCH_ALIASES = ["ace step", "decode codes", "detokenize"]
+    FUNCTION = "decode"
+    RETURN_TYPES = (LATENT,)
+    RETURN_NAMES = ("latent",)
+    OUTPUT_TOOLTIPS = ("Latents of the first item",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        return {
+            "required": {
+                "model": socket(MODEL, "Any ACE-Step model; all of them share their codes."),
+                "codes": socket(CODES, "The codes."),
+            }
+        }
+
+    def decode(self, model: Any, codes: Any) -> tuple:
+        from ..acestep_core.tasks.codes import decode_codes
+
+        latents = decode_codes(model, codes.for_item(0))
+        return ({"samples": latents.transpose(1, 2).contiguous(), "type": "audio"},)
+
+
+class SaveCodes:
+    CATEGORY = CATEGORY
+    DESCRIPTION = "Writes codes to a text file in the output folder."
+    SEARCH_ALIASES = ["ace step", "export codes"]
+    FUNCTION = "save"
+    OUTPUT_NODE = True
+    RETURN_TYPES = ()
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        return {
+            "required": {
+                "codes": socket(CODES, "The codes."),
+                "filename_prefix": text("Folder and beginning of the file name.", "codes/ACE-Step"),
+            }
+        }
+
+    def save(self, codes: Any, filename_prefix: str) -> dict:
+        from ..acestep_core.save_location import save_location
+
+        place = save_location(host.current().output, filename_prefix)
+        path = place.folder / f"{place.name}_{place.counter:05}_.txt"
+        path.write_text(codes.text(), encoding="utf-8")
+        return {"ui": {"text": [str(path.name)]}}
+
+
+class LoadCodes:
+    CATEGORY = CATEGORY
+    DESCRIPTION = "Reads codes from a text file of the output folder's codes folder."
+    SEARCH_ALIASES = ["ace step", "import codes"]
+    FUNCTION = "load"
+    RETURN_TYPES = (CODES,)
+    RETURN_NAMES = ("codes",)
+    OUTPUT_TOOLTIPS = ("For task nodes",)
+
+    @classmethod
+    def _folder(cls) -> Any:
+        return host.current().output / "codes"
+
+    @classmethod
+    def _files(cls) -> list[str]:
+        folder = cls._folder()
+        return sorted(file.name for file in folder.glob("*.txt")) if folder.is_dir() else []
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        return {"required": {"file": choice(cls._files() or [NO_CODES_FILE], "A file written by Save Codes.")}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, file: str | None = None) -> bool | str:
+        if file is None or host.find_inside([cls._folder()], file):
+            return True
+        return f"There is no codes file {file!r} in {cls._folder()}; save some with Save Codes first."
+
+    @classmethod
+    def IS_CHANGED(cls, file: str) -> str:
+        path = host.find_inside([cls._folder()], file)
+        return str(path.stat().st_mtime_ns) if path else ""
+
+    def load(self, file: str) -> tuple:
+        from ..acestep_core.tasks.codes import parse_codes
+
+        path = host.find_inside([self._folder()], file)
+        if path is None:
+            raise ValueError(self.VALIDATE_INPUTS(file))
+        return (parse_codes(path.read_text("utf-8")),)
