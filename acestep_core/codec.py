@@ -18,7 +18,7 @@ from .host import Host, current
 OVERLAP_FRAMES = 12
 """Frames of context on each side of a window. The networks see 10; the rest is margin."""
 
-CHUNK_FRAMES = {"cpu": 128, "mps": 32}
+CHUNK_FRAMES = {"cpu": 256, "mps": 32}
 CHUNK_RANGE = (64, 1024)
 ELEMENTS_PER_FRAME = 2_000_000
 """Working memory of one latent frame in a decode or encode: 100 MB a second in bfloat16."""

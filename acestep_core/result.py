@@ -122,10 +122,15 @@ def to_audio(vae: Autoencoder, latent: Mapping[str, Any], peak_db: float | None,
     return {"waveform": audio, "sample_rate": vae.module.config.sampling_rate}
 
 
+RAMP_SECONDS = 0.05
+"""Over how long the level of a region is lowered at its edges where the region would clip."""
+
+
 def splice(made: Tensor, into: Splice) -> Tensor:
     """Sound [2, n] made within [start, end), the source everywhere else, linear fades outside the region.
 
     The result is as long as the source: what the codec drops of an unfinished last frame comes from it.
+    Where the region would clip, the region alone is lowered, so the source stays as it is.
     """
     source, total = into.audio, into.audio.shape[-1]
     made = torch.nn.functional.pad(made, (0, max(0, total - made.shape[-1])))[..., :total]
@@ -135,7 +140,22 @@ def splice(made: Tensor, into: Splice) -> Tensor:
     weight[start:end] = 1
     weight[start - before : start] = torch.linspace(0, 1, before + 2)[1:-1]
     weight[end : end + after] = torch.linspace(1, 0, after + 2)[1:-1]
-    return torch.where(weight == 0, source, weight * made + (1 - weight) * source)
+    lowered = _lower(made, weight > 0)
+    return torch.where(weight == 0, source, weight * lowered + (1 - weight) * source)
+
+
+def _lower(made: Tensor, where: Tensor) -> Tensor:
+    """``made`` with a gain that keeps it within ±1 inside ``where``, reached over a short ramp at its ends."""
+    inside = where.nonzero().flatten()
+    peak = float(made[:, inside].abs().max()) if len(inside) else 0.0
+    if peak <= 1:
+        return made
+    first, last = int(inside[0]), int(inside[-1]) + 1
+    ramp = min(int(RAMP_SECONDS * sound.SAMPLE_RATE), (last - first) // 2)
+    gain = torch.full((made.shape[-1],), 1 / peak)
+    gain[first : first + ramp] = torch.linspace(1, 1 / peak, ramp)
+    gain[last - ramp : last] = torch.linspace(1 / peak, 1, ramp)
+    return (made * gain).clamp(-1, 1)
 
 
 def from_audio(vae: Autoencoder, audio: Mapping[str, Any], chunk: int | None) -> dict[str, Any]:

@@ -25,11 +25,11 @@ from .side_by_side import Row, Setting, alternate, compare
 SIZES = {
     "tiny": TINY,
     "middle": ModelConfig(
-        hidden_size=512, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=4, num_key_value_heads=2
+        hidden_size=512, intermediate_size=1536, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=2
     ),
     "real": ModelConfig(),
 }
-"""middle is the published 2B model with a third of its layers and a quarter of its width."""
+"""middle is the published 2B model with a quarter of its layers and of its width."""
 
 CONDITION_TOKENS = 500
 GUIDED_STEPS, GUIDANCE_SCALE = 4, 7.0
@@ -38,12 +38,16 @@ Velocity = Callable[[Tensor, float], Tensor]
 
 
 def rows(setting: Setting, seconds: Sequence[float] = (60, 240)) -> list[Row]:
-    """Eight turbo steps and four guided ones for each length, one item, the same random weights everywhere."""
+    """One item of each length by eight turbo steps, and the first also by four guided steps.
+
+    The same random weights, conditions and noise everywhere. The guided rows double the batch.
+    """
     config = SIZES[setting.size]
-    with torch.device(setting.device):
-        dit = randomize(DiT(config), seed=0).to(setting.device, setting.dtype)
+    dit = randomize(DiT(config), seed=0).to(setting.device, setting.dtype)
     peer = diffusers_copy(dit, setting)
-    return [row for length in seconds for row in _one_length(dit, peer, length, setting)]
+    return [
+        row for number, length in enumerate(seconds) for row in _one_length(dit, peer, length, setting, number == 0)
+    ]
 
 
 def diffusers_copy(dit: DiT, setting: Setting) -> torch.nn.Module:
@@ -67,7 +71,7 @@ def diffusers_copy(dit: DiT, setting: Setting) -> torch.nn.Module:
 
 
 @torch.inference_mode()
-def _one_length(dit: DiT, peer: torch.nn.Module, seconds: float, setting: Setting) -> list[Row]:
+def _one_length(dit: DiT, peer: torch.nn.Module, seconds: float, setting: Setting, guide: bool) -> list[Row]:
     config, place = dit.config, {"device": setting.device, "dtype": setting.dtype}
     frames, channels = frames_of(seconds), config.audio_acoustic_hidden_dim
     draw = torch.Generator().manual_seed(1)
@@ -88,8 +92,9 @@ def _one_length(dit: DiT, peer: torch.nn.Module, seconds: float, setting: Settin
     def theirs_guided(x: Tensor, t: float) -> Tensor:
         level = torch.full((2,), t, **place)
         both = torch.cat((sequence, null.expand_as(sequence)))
-        pair = peer(x.to(setting.dtype).repeat(2, 1, 1), level, level, both, surroundings.repeat(2, 1, 1), return_dict=False)
-        return cfg(*pair[0].float().chunk(2), GUIDANCE_SCALE)
+        x, twice = x.to(setting.dtype).repeat(2, 1, 1), surroundings.repeat(2, 1, 1)
+        pair = peer(x, level, level, both, twice, return_dict=False)[0]
+        return cfg(*pair.float().chunk(2), GUIDANCE_SCALE)
 
     def recomputed(x: Tensor, t: float) -> Tensor:
         return dit(x, surroundings, sequence, torch.tensor([t], device=setting.device))
@@ -110,7 +115,9 @@ def _one_length(dit: DiT, peer: torch.nn.Module, seconds: float, setting: Settin
     )
     ours = found.pop("ours")
     what = f"{seconds:g} s, {len(turbo) - 1} turbo steps"
-    made = [compare(what, ours, name, timing) for name, timing in found.items()]
+    made = [compare(what, ours, name, other) for name, other in found.items()]
+    if not guide:
+        return made
     found = alternate(
         {
             "ours": lambda: loop.run(dit, null, task, base, guided),
@@ -131,14 +138,12 @@ def euler(velocity: Velocity, x: Tensor, levels: Sequence[float]) -> Tensor:
 
 def with_dense_masks(dit: DiT, ready: Prepared) -> Prepared:
     """``ready`` with a T×T bias in the windowed layers, as an implementation without blocks has it."""
-    tokens, place = ready.context.shape[1], ready.context.device
-    position = torch.arange(tokens, device=place)
+    tokens = ready.context.shape[1]
+    position = torch.arange(tokens, device=ready.context.device)
     distance = (position[:, None] - position).abs()
-    masks: dict[int | None, Visible] = {}
-    for window in map(dit.config.window, range(dit.config.num_hidden_layers)):
-        bias = None
-        if window is not None:
-            bias = ready.context.new_zeros(1, 1, tokens, tokens).masked_fill_(distance > window, float("-inf"))
-        masks.setdefault(window, Visible(tokens, None, bias, None))
-    windows = map(dit.config.window, range(dit.config.num_hidden_layers))
+    masks = {None: Visible(tokens, None, None, None)}
+    windows = [dit.config.window(layer) for layer in range(dit.config.num_hidden_layers)]
+    for window in {w for w in windows if w is not None}:
+        bias = ready.context.new_zeros(1, 1, tokens, tokens).masked_fill_(distance > window, float("-inf"))
+        masks[window] = Visible(tokens, None, bias, None)
     return replace(ready, who=[masks[window] for window in windows])

@@ -1,6 +1,6 @@
 """The nodes: thin adapters from the canvas to the engine, listed in the order a song is made."""
 
-from . import conditioning, loading, sampling, song, sound, source
+from . import conditioning, examples, loading, mixing, sampling, song, sound, source
 
 NODES: dict[str, tuple[type, str]] = {
     "ACEStepLoadModels": (loading.LoadModels, "Load ACE-Step Models"),
@@ -28,6 +28,8 @@ NODES: dict[str, tuple[type, str]] = {
     "ACEStepGuidanceSettings": (sampling.GuidanceSettings, "Guidance Settings"),
     "ACEStepVAEDecode": (sound.VAEDecode, "ACE-Step VAE Decode"),
     "ACEStepVAEEncode": (sound.VAEEncode, "ACE-Step VAE Encode"),
+    "ACEStepMixStems": (mixing.MixStems, "Mix Stems"),
+    "ACEStepExampleAudio": (examples.ExampleAudio, "Example Audio"),
     "ACEStepSaveAudio": (sound.SaveAudio, "ACE-Step Save Audio"),
     "ACEStepPreviewAudio": (sound.PreviewAudio, "ACE-Step Preview Audio"),
 }

@@ -105,6 +105,11 @@ class Canvas:
         source["outputs"][out]["links"].append(number)
         target["inputs"][slot]["link"] = number
 
+    def link_widget(self, source: dict[str, Any], output: str, target: dict[str, Any], widget: str) -> None:
+        """A link into a widget."""
+        target["inputs"].append({"name": widget, "type": "STRING", "widget": {"name": widget}, "link": None})
+        self.link(source, output, target, widget)
+
     def group(self, title: str, *members: dict[str, Any]) -> None:
         """A frame around ``members``."""
         left = min(n["pos"][0] for n in members) - MARGIN
@@ -132,58 +137,272 @@ class Canvas:
         return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
+TURBO, BASE = "acestep-v15-turbo", "acestep-v15-base"
+
+
 def published(identifier: str) -> dict[str, str]:
     """What ComfyUI needs to offer a missing model for download."""
-    comfy = next(m.comfy for m in catalog.MODELS if m.id == identifier)
-    return {"name": comfy.name, "url": comfy.url, "directory": comfy.folder}
+    model = catalog.BY_ID[identifier]
+    if model.comfy is not None:
+        return {"name": model.comfy.name, "url": model.comfy.url, "directory": model.comfy.folder}
+    url = f"{catalog.HUB}/{model.repo}/resolve/main/model.safetensors"
+    return {"name": f"{model.id}/model.safetensors", "url": url, "directory": "acestep"}
 
 
-def models_node(canvas: Canvas, at: tuple[int, int]) -> dict[str, Any]:
-    """The combined loader, with the files ComfyUI users have."""
-    files = [published(i) for i in ("acestep-v15-turbo", "Qwen3-Embedding-0.6B", "vae")]
+@dataclass
+class Page:
+    """The parts that most workflows have, laid out in columns: models, inputs, task and sampler, result."""
+
+    canvas: Canvas
+    models: dict[str, Any]
+    note: dict[str, Any]
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    middle: list[dict[str, Any]] = field(default_factory=list)
+    result: list[dict[str, Any]] = field(default_factory=list)
+
+    def group(self, inputs: str = "2  What to make") -> Canvas:
+        self.canvas.group("1  Models", self.models, self.note)
+        self.canvas.group(inputs, *self.inputs)
+        self.canvas.group("3  Make it", *self.middle)
+        self.canvas.group("4  Listen", *self.result)
+        return self.canvas
+
+
+COLUMNS = (0, 480, 1020, 1440)
+
+
+def page(name: str, model: str, note: str) -> Page:
+    """A new workflow with its loader and its note."""
+    canvas = Canvas(name)
+    files = [published(i) for i in (model, "Qwen3-Embedding-0.6B", "vae")]
     names = dict(zip(("diffusion_model", "text_encoder", "vae"), (f["name"] for f in files), strict=True))
-    node = canvas.node("ACEStepLoadModels", "Load models", at, (400, 310), **names)
-    node["properties"]["models"] = files
-    return node
+    models = canvas.node("ACEStepLoadModels", "Load models", (COLUMNS[0], 0), (400, 310), **names)
+    models["properties"]["models"] = files
+    return Page(canvas, models, canvas.note("Read me", (COLUMNS[0], 420), (400, 290), note))
+
+
+def add_song(page: Page, at: int, height: int = 690, **widgets: Any) -> dict[str, Any]:
+    song = page.canvas.node("ACEStepSong", "Song", (COLUMNS[1], at), (460, height), **widgets)
+    page.inputs.append(song)
+    return song
+
+
+def add_source(page: Page, at: int, recording: str = "Full mix", title: str = "Source") -> dict[str, Any]:
+    """Example audio and its encoder; a user connects Load Audio in its place."""
+    canvas = page.canvas
+    example = canvas.node("ACEStepExampleAudio", "Your recording", (COLUMNS[1], at), (460, 100), recording=recording)
+    encode = canvas.node("ACEStepEncodeSource", title, (COLUMNS[1], at + 210), (460, 210))
+    canvas.link(example, "audio", encode, "audio")
+    canvas.link(page.models, "vae", encode, "vae")
+    page.inputs += [example, encode]
+    return encode
+
+
+def add_task(page: Page, kind: str, title: str, height: int, /, **widgets: Any) -> dict[str, Any]:
+    canvas = page.canvas
+    task = canvas.node(kind, title, (COLUMNS[2], 0), (340, height), **widgets)
+    for output in ("model", "text_encoder"):
+        canvas.link(page.models, output, task, output)
+    page.middle.append(task)
+    return task
+
+
+def add_sampler(page: Page, task: dict[str, Any], at: int) -> dict[str, Any]:
+    sampler = page.canvas.node("ACEStepSampler", "Sampler", (COLUMNS[2], at), (340, 370), seed=42)
+    page.canvas.link(page.models, "model", sampler, "model")
+    page.canvas.link(task, "conditioning", sampler, "conditioning")
+    page.middle.append(sampler)
+    return sampler
+
+
+def add_result(
+    page: Page, sampler: dict[str, Any], prefix: str = "audio/ACE-Step", format: str = "mp3", normalize: bool = True
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Decoder, player and settings; returns decoder and player."""
+    canvas, x = page.canvas, COLUMNS[3]
+    decode = canvas.node("ACEStepVAEDecode", "Decode", (x, 0), (360, 210), normalize=normalize)
+    save = canvas.node("ACEStepSaveAudio", "Save and play", (x, 320), (360, 280), format=format, filename_prefix=prefix)
+    used = canvas.node("PreviewAny", "Settings as used", (x, 710), (360, 240))
+    canvas.link(page.models, "vae", decode, "vae")
+    canvas.link(sampler, "latent", decode, "latent")
+    canvas.link(decode, "audio", save, "audio")
+    canvas.link(sampler, "result", save, "result")
+    canvas.link(sampler, "settings", used, "source")
+    page.result += [decode, save, used]
+    return decode, save
+
+
+COVER_STYLE = {
+    "caption": "Jazz trio version, brushed drums, upright bass, warm piano, late evening",
+    "lyrics": "",
+    "instrumental": True,
+}
+SOURCE_WORDS = {
+    "caption": (
+        "Mellow pop groove, electric piano, plucked guitar, warm strings, soft wordless female voice, bright and calm"
+    ),
+    "lyrics": "[Verse]\nLa la la, oh\nLa la la, ah\nLa la la, ooh",
+    "bpm": 120,
+    "key": "D major",
+    "time_signature": "4",
+}
+YOUR_OWN = "To use your own recording, put a *Load Audio* node in place of *Your recording*."
 
 
 def custom() -> Canvas:
-    canvas = Canvas("custom")
-    models = models_node(canvas, (0, 0))
-    note = canvas.note(
-        "Read me",
-        (0, 420),
-        (400, 270),
+    p = page(
+        "custom",
+        TURBO,
         "## Custom: a song from your own words\n"
         "Writes and plays a song from a **caption** (style) and **lyrics**.\n\n"
         "Change the caption first, then the lyrics; what stays on *auto* is left to the model.\n\n"
         "Needs the 2B turbo model, its text encoder and its VAE; with an sft or base model, steps and guidance "
         "adapt by themselves.",
     )
-    song = canvas.node("ACEStepSong", "Song", (480, 0), (460, 690), duration=-1.0)
-    task = canvas.node("ACEStepText2Music", "Text to music", (1020, 0), (340, 210), batch_size=2)
-    sampler = canvas.node("ACEStepSampler", "Sampler", (1020, 320), (340, 370), seed=42)
-    decode = canvas.node("ACEStepVAEDecode", "Decode", (1440, 0), (360, 210))
-    save = canvas.node("ACEStepSaveAudio", "Save and play", (1440, 320), (360, 280), format="mp3")
-    used = canvas.node("PreviewAny", "Settings as used", (1440, 710), (360, 240))
-    for output in ("model", "text_encoder"):
-        canvas.link(models, output, task, output)
-    canvas.link(models, "model", sampler, "model")
-    canvas.link(models, "vae", decode, "vae")
-    canvas.link(song, "song", task, "song")
-    canvas.link(task, "conditioning", sampler, "conditioning")
-    canvas.link(sampler, "latent", decode, "latent")
-    canvas.link(decode, "audio", save, "audio")
-    canvas.link(sampler, "result", save, "result")
-    canvas.link(sampler, "settings", used, "source")
-    canvas.group("1  Models", models, note)
-    canvas.group("2  What to make", song)
-    canvas.group("3  Make it", task, sampler)
-    canvas.group("4  Listen", decode, save, used)
-    return canvas
+    song = add_song(p, 0)
+    task = add_task(p, "ACEStepText2Music", "Text to music", 230)
+    p.canvas.link(song, "song", task, "song")
+    add_result(p, add_sampler(p, task, 340))
+    return p.group()
 
 
-WORKFLOWS = (custom,)
+def remix() -> Canvas:
+    p = page(
+        "remix",
+        TURBO,
+        "## Remix: the same song in another dress\n"
+        f"Keeps melody, rhythm and structure of a recording and plays them in a new style. {YOUR_OWN}\n\n"
+        "Change the caption first; a lower **strength** leaves the recording earlier.\n\n"
+        "Needs the 2B turbo model; sft and base work as well.",
+    )
+    source = add_source(p, 0)
+    song = add_song(p, 530, 620, **COVER_STYLE)
+    task = add_task(p, "ACEStepRemix", "Remix", 310)
+    p.canvas.link(song, "song", task, "song")
+    p.canvas.link(source, "source", task, "source")
+    add_result(p, add_sampler(p, task, 420), "audio/remix")
+    return p.group("2  What to remix, and how")
+
+
+def repaint() -> Canvas:
+    p = page(
+        "repaint",
+        TURBO,
+        "## Repaint: a new take of one part\n"
+        f"Makes the seconds from **start** to **end** anew and keeps the rest, sample for sample. {YOUR_OWN}\n\n"
+        "Set start and end first, and write the caption and the whole lyrics of the recording into *Song*.\n\n"
+        "Needs the 2B turbo model; sft and base work as well.",
+    )
+    source = add_source(p, 0)
+    song = add_song(p, 530, 620, **SOURCE_WORDS)
+    task = add_task(p, "ACEStepRepaint", "Repaint", 330, start=4.0, end=8.0)
+    p.canvas.link(song, "song", task, "song")
+    p.canvas.link(source, "source", task, "source")
+    add_result(p, add_sampler(p, task, 440), "audio/repaint", "flac", normalize=False)
+    return p.group("2  The recording and its words")
+
+
+def extend() -> Canvas:
+    p = page(
+        "extend",
+        TURBO,
+        "## Extend: let a piece go on\n"
+        f"Adds music behind a recording: a repaint whose **end** lies beyond it. {YOUR_OWN}\n\n"
+        "Set **start** a little before the recording's end, so that the seam is played anew, and **end** to the "
+        "length you want; a negative start puts music in front instead.\n\n"
+        "Needs the 2B turbo model; sft and base work as well.",
+    )
+    source = add_source(p, 0)
+    song = add_song(p, 530, 620, **SOURCE_WORDS)
+    task = add_task(p, "ACEStepRepaint", "Extend", 330, start=11.0, end=24.0)
+    p.canvas.link(song, "song", task, "song")
+    p.canvas.link(source, "source", task, "source")
+    add_result(p, add_sampler(p, task, 440), "audio/extend", "flac", normalize=False)
+    return p.group("2  The recording and its words")
+
+
+def extract() -> Canvas:
+    p = page(
+        "extract",
+        BASE,
+        "## Extract: one track out of a mix\n"
+        f"Takes a single track, such as the vocals, out of a recording. {YOUR_OWN}\n\n"
+        "Choose the **track** first.\n\n"
+        "Needs a base model: turbo models were not trained for this.",
+    )
+    source = add_source(p, 0)
+    task = add_task(p, "ACEStepExtract", "Extract", 210, track="vocals")
+    p.canvas.link(source, "source", task, "source")
+    add_result(p, add_sampler(p, task, 320), "audio/extract", "flac")
+    return p.group("2  The mix")
+
+
+def all_stems() -> Canvas:
+    p = page(
+        "all-stems",
+        BASE,
+        "## All stems: every track from one queue\n"
+        f"Takes up to twelve tracks out of a recording, one file each, all of equal length. {YOUR_OWN}\n\n"
+        "Switch off the tracks you do not need first: each takes as long as one song.\n\n"
+        "Needs a base model: turbo models were not trained for this.",
+    )
+    source = add_source(p, 0)
+    task = add_task(p, "ACEStepExtractTracks", "Extract tracks", 480)
+    p.canvas.link(source, "source", task, "source")
+    sampler = add_sampler(p, task, 590)
+    _, save = add_result(p, sampler, "audio/stems/track", "flac", normalize=False)
+    p.canvas.link_widget(task, "filename_prefix", save, "filename_prefix")
+    return p.group("2  The mix")
+
+
+def lego() -> Canvas:
+    p = page(
+        "lego",
+        BASE,
+        "## Lego: add one track\n"
+        f"Plays a new track along with a recording and mixes both. {YOUR_OWN}\n\n"
+        "Choose the **track** and describe it in the caption; levels are set in *Mix*.\n\n"
+        "Needs a base model: turbo models were not trained for this.",
+    )
+    source = add_source(p, 0, "Vocals")
+    example = p.inputs[0]
+    song = add_song(p, 530, 620, caption="Tight pop drums, dry snare, soft hi-hat", lyrics="")
+    task = add_task(p, "ACEStepLego", "Lego", 310, track="drums")
+    p.canvas.link(song, "song", task, "song")
+    p.canvas.link(source, "source", task, "source")
+    decode, save = add_result(p, add_sampler(p, task, 420), "audio/lego", "flac")
+    x = COLUMNS[3] + 440
+    mix = p.canvas.node("ACEStepMixStems", "Mix", (x, 0), (360, 500), song_db=0.0, stem_1_db=-3.0)
+    both = p.canvas.node(
+        "ACEStepSaveAudio", "Save the mix", (x, 610), (360, 280), format="flac", filename_prefix="audio/lego-mix"
+    )
+    p.canvas.link(example, "audio", mix, "audio")
+    p.canvas.link(decode, "audio", mix, "stem_1")
+    p.canvas.link(mix, "audio", both, "audio")
+    p.result += [mix, both]
+    save["title"] = "Save the track"
+    return p.group("2  What to play along with")
+
+
+def complete() -> Canvas:
+    p = page(
+        "complete",
+        BASE,
+        "## Complete: a band for a voice\n"
+        f"Builds an arrangement around a single track. {YOUR_OWN}\n\n"
+        "Switch on the **tracks** to add and write the style into the caption.\n\n"
+        "Needs a base model: turbo models were not trained for this.",
+    )
+    source = add_source(p, 0, "Vocals")
+    song = add_song(p, 530, 620, **SOURCE_WORDS)
+    task = add_task(p, "ACEStepComplete", "Complete", 520)
+    p.canvas.link(song, "song", task, "song")
+    p.canvas.link(source, "source", task, "source")
+    add_result(p, add_sampler(p, task, 630), "audio/complete")
+    return p.group("2  The track and the style")
+
+
+WORKFLOWS = (custom, remix, repaint, extend, extract, all_stems, lego, complete)
 
 
 def build() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 Six bars at 120 bpm in D major, so that a bar is exactly two seconds (50 latent frames):
 
-    | D | A/C# | Bm7 | G | Em7 A7 | D |
+    | D | A/C# | Bm7 | G | Em9 A7 | D |
 
 Six stems and their sum, and a guitar solo that serves as a reference recording. Everything is made here from
 oscillators, plucked-string models and noise of fixed seeds; no recording or sample of anyone is used. Stems are

@@ -63,7 +63,7 @@ def build(folder: Path, seed: int = 0) -> list[Path]:
 
 
 def randomize(module: nn.Module, seed: int) -> nn.Module:
-    """Random weights that keep signals at their size: norms near 1, matrices scaled by their inputs."""
+    """Random weights that keep signals at their size: norms near 1, matrices scaled by their inputs, weak branches."""
     generator = torch.Generator().manual_seed(seed)
     logs = {id(p) for m in module.modules() if isinstance(m, Snake) for p in (m.alpha, m.beta)}
     with torch.no_grad():
@@ -74,7 +74,7 @@ def randomize(module: nn.Module, seed: int) -> nn.Module:
             elif parameter.dim() == 1:
                 noise = 1 + 0.1 * noise if "norm" in name else 0.02 * noise
             elif parameter.dim() == 2 or "conv" in name or "proj" in name:
-                noise /= max(1.0, parameter[0].numel()) ** 0.5
+                noise *= (0.2 if "res_unit" in name else 1.0) / max(1.0, parameter[0].numel()) ** 0.5
             else:
                 noise *= 0.3
             parameter.copy_(noise)

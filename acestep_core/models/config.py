@@ -57,7 +57,7 @@ class ModelConfig:
 
     @property
     def separate_encoder(self) -> bool:
-        return self.encoder_hidden_size is not None
+        return self.encoder_hidden_size not in (None, self.hidden_size)
 
     @property
     def encoder_width(self) -> int:

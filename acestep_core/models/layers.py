@@ -23,7 +23,7 @@ class RMSNorm(nn.Module):
         return (x * torch.rsqrt(square / x.shape[-1] + self.eps)).to(x.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.normalise(x) * self.weight
+        return self.normalise(x).mul_(self.weight)
 
     def modulated(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """forward(x)·(1 + scale) + shift, with scale and shift [B or 1, 1, width]."""
@@ -40,7 +40,8 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate = F.silu(self.gate_proj(x), inplace=True)
+        return self.down_proj(gate.mul_(self.up_proj(x)))
 
 
 class Attention(nn.Module):

@@ -3,6 +3,7 @@
 from math import prod
 
 import pytest
+import torch
 
 from acestep_graph.acestep_core.checkpoints.layouts import plan_vae
 from acestep_graph.acestep_core.checkpoints.loading import without_weights
@@ -152,6 +153,14 @@ def shapes_of(network, config):
 
 def count(shapes):
     return sum(map(prod, shapes.values()))
+
+
+def test_nothing_is_initialised_on_the_way(monkeypatch):
+    """Random initialisation on ``meta`` would import PyTorch's compiler, several seconds for nothing."""
+    for name in ("normal_", "uniform_"):
+        monkeypatch.setattr(torch.Tensor, name, lambda *a, **k: pytest.fail("weights were initialised"))
+    without_weights(Qwen3, LM_SIZES["0.6B"])
+    without_weights(OobleckVAE, OobleckConfig())
 
 
 @pytest.mark.parametrize("size", DIFFUSION)

@@ -1,0 +1,62 @@
+"""``python -m benchmarks [dit] [vae] [load]``: see README.md here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+
+from . import dit, load, vae
+from .side_by_side import Row, Setting, table
+
+SUBJECTS = ("dit", "vae", "load")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("subjects", nargs="*", metavar="dit|vae|load", help="what to measure; dit and vae by default")
+    parser.add_argument("--size", choices=("tiny", "middle", "real"), default="middle")
+    parser.add_argument("--seconds", type=float, nargs="+", help="lengths of music; dit 60 240, vae 20 40 by default")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--dtype", choices=DTYPES, help="fp32 on the CPU and bf16 elsewhere by default")
+    parser.add_argument("--runs", type=int, default=3, help="timed runs of each side")
+    parser.add_argument("--folder", type=Path, help="where load writes its 4.8 GB; the system's temporary folder by default")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    asked = parser.parse_args(arguments)
+    unknown = [name for name in asked.subjects if name not in SUBJECTS]
+    if unknown or asked.runs < 1:
+        parser.error(f"unknown subject {unknown[0]!r}; choose from {', '.join(SUBJECTS)}" if unknown else "--runs is 1 or more")
+    device = torch.device(asked.device)
+    dtype = DTYPES[asked.dtype or ("fp32" if device.type == "cpu" else "bf16")]
+    setting = Setting(asked.size, device, dtype, asked.runs)
+    lengths = {"seconds": asked.seconds} if asked.seconds else {}
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    made: dict[str, list[Row]] = {}
+    for subject in asked.subjects or ("dit", "vae"):
+        if subject == "load":
+            found = load.rows("tiny" if asked.size == "tiny" else "real", asked.folder)
+        else:
+            found = (dit if subject == "dit" else vae).rows(setting, **lengths)
+        made[subject] = found
+        if not asked.json:
+            print(f"\n{subject}: {_where(setting) if subject != 'load' else platform.system()}\n{table(found)}", flush=True)
+    if asked.json:
+        print(json.dumps(made, indent=1))
+    return 0
+
+
+def _where(setting: Setting) -> str:
+    place = torch.cuda.get_device_name(setting.device) if setting.device.type == "cuda" else "CPU"
+    threads = f", {torch.get_num_threads()} threads" if setting.device.type == "cpu" else ""
+    kind = str(setting.dtype).removeprefix("torch.")
+    return f"{setting.size} size, {place}{threads}, {kind}, medians of {setting.runs} runs, PyTorch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
