@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from . import audio as sound
@@ -18,7 +19,7 @@ from .checkpoints.handles import Autoencoder, DiffusionModel
 from .host import Host
 from .sampling.conditioning import Conditioning, Splice
 from .sampling.sampler import Sampled
-from .save_location import save_location
+from .save_location import save_sounds
 from .tasks.source import Source, encode_source
 
 VERSION = "0.1.0"
@@ -192,25 +193,40 @@ def save(
     host: Host, audio: Mapping[str, Any], prefix: str, format: str, quality: str, tags: Mapping[str, str]
 ) -> list[dict[str, str]]:
     """Write every item to the output folder; returns ComfyUI's description of the files."""
-    return _write(host.output, "output", audio, prefix, format, quality, tags)
+    suffix, sample_format = ("wav", "f32") if format == "wav32" else (format, "s16")
+    chosen = quality if suffix in sound.QUALITIES else None
+    return save_sounds(host, "output", prefix, audio, suffix, quality=chosen, sample_format=sample_format, tags=tags)
 
 
 def preview(host: Host, audio: Mapping[str, Any], tags: Mapping[str, str]) -> list[dict[str, str]]:
     """Write every item as flac to the temporary folder."""
-    return _write(host.temp, "temp", audio, f"acestep_{os.urandom(3).hex()}", "flac", "", tags)
+    return save_sounds(host, "temp", f"acestep_{os.urandom(3).hex()}", audio, "flac", tags=tags)
 
 
-def _write(
-    root: Path, kind: str, audio: Mapping[str, Any], prefix: str, format: str, quality: str, tags: Mapping[str, str]
-) -> list[dict[str, str]]:
-    location = save_location(root, prefix)
-    suffix, sample_format = ("wav", "f32") if format == "wav32" else (format, "s16")
-    waveform, written = sound.to_stereo(audio["waveform"]), []
-    for number, item in enumerate(waveform):
-        name = location.name.replace("%batch_num%", str(number))
-        path = location.folder / f"{name}_{location.counter + number:05}_.{suffix}"
-        own = {**tags, "acestep_item": str(number)} if "acestep" in tags else dict(tags)
-        chosen = quality if suffix in sound.QUALITIES else None
-        sound.write(path, item, audio["sample_rate"], quality=chosen, sample_format=sample_format, tags=own)
-        written.append({"filename": path.name, "subfolder": location.subfolder, "type": kind})
-    return written
+LATENTS_SUFFIX = ".latents.safetensors"
+
+
+def save_latents(host: Host, result: Result, saved: list[dict[str, str]]) -> list[Path]:
+    """Write the latents of each saved file beside it, so that it can be a source without encoding again."""
+    paths = []
+    for row, length, file in zip(result.made.latents, result.made.lengths, saved, strict=False):
+        path = host.output / file["subfolder"] / (Path(file["filename"]).stem + LATENTS_SUFFIX)
+        about = {"acestep": json.dumps(dict(result.record)), "format": "acestep-graph latents [frames, 64] at 25 Hz"}
+        save_file({"latents": row[:length].contiguous()}, path, metadata=about)
+        paths.append(path)
+    return paths
+
+
+def load_latents(path: Path) -> dict[str, Any]:
+    """A LATENT from a file of :func:`save_latents`.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    try:
+        latents = load_file(path)["latents"]
+    except Exception as error:
+        raise ValueError(f"{path.name} holds no latents saved here: {error}") from error
+    if latents.dim() != 2:
+        raise ValueError(f"{path.name} holds a tensor of {list(latents.shape)}, not [frames, channels].")
+    return {"samples": latents.T[None].float().contiguous(), "type": "audio"}

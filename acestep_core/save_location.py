@@ -1,12 +1,15 @@
-"""Where the next saved file goes: prefixes with the time in them, numbers that count on, never outside a folder."""
+"""Saved files: prefixes with the time in them, numbers that count on, never outside a folder."""
 
 from __future__ import annotations
 
 import os
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from .host import Host
 
 
 class SaveLocation(NamedTuple):
@@ -55,3 +58,40 @@ def _with_time(prefix: str) -> str:
         return f"{letters[hit[0][0]]:0{min(len(hit[0]), 2)}}"[-2 if hit[0] == "yy" else 0 :]
 
     return re.sub(r"%date:([^%]*)%", lambda hit: re.sub(r"yyyy|yy|MM?|dd?|hh?|mm?|ss?", token, hit[1]), prefix)
+
+
+def save_sounds(
+    host: Host,
+    kind: str,
+    prefix: str,
+    audio: Mapping[str, Any],
+    suffix: str,
+    *,
+    quality: str | None = None,
+    sample_format: str = "s16",
+    tags: Mapping[str, str] | None = None,
+) -> list[dict[str, str]]:
+    """Write every item of ComfyUI's AUDIO to a file of its own and say what had to be changed.
+
+    Args:
+        kind: ``output`` or ``temp``, the folder of the host.
+        suffix, quality, sample_format, tags: as in :func:`audio.write`.
+
+    Returns:
+        ComfyUI's description of the files: filename, subfolder, type.
+    """
+    from . import audio as sound
+
+    location = save_location(host.output if kind == "output" else host.temp, prefix)
+    if audio["waveform"].shape[1] > 2:
+        host.say(f"The audio has {audio['waveform'].shape[1]} channels; the first two were saved.")
+    saved = []
+    for item, waveform in enumerate(audio["waveform"]):
+        name = location.name.replace("%batch_num%", str(item))
+        file = f"{name}_{location.counter + item:05}_.{suffix}"
+        written = {"quality": quality, "sample_format": sample_format, "tags": tags}
+        rate = sound.write(location.folder / file, waveform[:2], audio["sample_rate"], **written)
+        if suffix == "mp3" and rate != audio["sample_rate"]:
+            host.say(f"MP3 knows no rate of {audio['sample_rate']} Hz; {file} has {rate} Hz.")
+        saved.append({"filename": file, "subfolder": location.subfolder, "type": kind})
+    return saved

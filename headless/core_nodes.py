@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from ..acestep_core import host as hosts
-from ..acestep_core.save_location import save_location
+from ..acestep_core.save_location import save_sounds
 
 HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 
@@ -234,22 +234,8 @@ def _find(name: Any):
 
 
 def _save(audio, prefix, suffix, quality, kind, prompt, extra_pnginfo) -> dict:
-    from ..acestep_core import audio as sound
-
-    host = hosts.current()
     tags = {key: json.dumps(value) for key, value in {"prompt": prompt, **(extra_pnginfo or {})}.items() if value}
-    location = save_location(host.output if kind == "output" else host.temp, prefix)
-    if audio["waveform"].shape[1] > 2:
-        host.say(f"The audio has {audio['waveform'].shape[1]} channels; the first two were saved.")
-    saved = []
-    for item, waveform in enumerate(audio["waveform"]):
-        name = location.name.replace("%batch_num%", str(item))
-        file = f"{name}_{location.counter + item:05}_.{suffix}"
-        rate = sound.write(location.folder / file, waveform[:2], audio["sample_rate"], quality=quality, tags=tags)
-        if suffix == "mp3" and rate != audio["sample_rate"]:
-            host.say(f"MP3 knows no rate of {audio['sample_rate']} Hz; {file} has {rate} Hz.")
-        saved.append({"filename": file, "subfolder": location.subfolder, "type": kind})
-    return {"ui": {"audio": saved}}
+    return {"ui": {"audio": save_sounds(hosts.current(), kind, prefix, audio, suffix, quality=quality, tags=tags)}}
 
 
 CORE_NODES: dict[str, type] = {

@@ -16,6 +16,7 @@ NODES: dict[str, tuple[type, str]] = {
     "ACEStepCodesToLatents": (source.CodesToLatents, "Codes to Latents"),
     "ACEStepSaveCodes": (source.SaveCodes, "Save Codes"),
     "ACEStepLoadCodes": (source.LoadCodes, "Load Codes"),
+    "ACEStepLoadLatents": (source.LoadLatents, "Load Latents"),
     "ACEStepText2Music": (conditioning.Text2Music, "Text to Music"),
     "ACEStepRemix": (conditioning.Remix, "Remix"),
     "ACEStepRepaint": (conditioning.Repaint, "Repaint"),

@@ -34,12 +34,13 @@ class Sampler:
     DESCRIPTION = "Makes the music, as latents. Decode them with the VAE to hear it."
     SEARCH_ALIASES = ["ace step", "ksampler", "generate"]
     FUNCTION = "sample"
-    RETURN_TYPES = (LATENT, RESULT, "STRING")
-    RETURN_NAMES = ("latent", "result", "settings")
+    RETURN_TYPES = (LATENT, RESULT, "STRING", "STRING")
+    RETURN_NAMES = ("latent", "result", "settings", "seeds")
     OUTPUT_TOOLTIPS = (
         "Latents of every variation (25 a second)",
         "Everything needed to make this again, for saving",
         "The settings as used, with auto resolved",
+        "The seed of each variation, separated by commas",
     )
 
     @classmethod
@@ -118,7 +119,8 @@ class Sampler:
         seeds = f"{seed},{more_seeds}" if more_seeds.strip() else seed
         made = sample(model, conditioning, chosen, seeds)
         kept = result.make_result(model, conditioning, made)
-        return result.as_latent(made, conditioning), kept, result.summary(kept)
+        seeds_used = ", ".join(map(str, made.seeds))
+        return result.as_latent(made, conditioning), kept, result.summary(kept), seeds_used
 
 
 class SamplerSettings:

@@ -93,11 +93,12 @@ class ReferenceAudio:
                 ),
                 "windows": choice(("fixed", "seeded"), windows),
                 "seed": whole(0, 0, SEED_MAX, "Draws the windows where they are seeded.", control_after_generate=True),
-            }
+            },
+            "optional": {"more": socket(REFERENCE, "Other references that count as well.")},
         }
 
-    def encode(self, vae: Any, audio: dict, windows: str, seed: int) -> tuple:
+    def encode(self, vae: Any, audio: dict, windows: str, seed: int, more: Any = None) -> tuple:
         from ..acestep_core.audio import for_model
         from ..acestep_core.tasks.reference import encode_reference
 
-        return (encode_reference(vae, list(for_model(audio)), seed if windows == "seeded" else None),)
+        return (encode_reference(vae, list(for_model(audio)), seed if windows == "seeded" else None, more),)

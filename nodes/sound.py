@@ -67,6 +67,10 @@ class VAEEncode:
         return (result.from_audio(vae, audio, chunk or None),)
 
 
+LATENTS_TIP = (
+    "Also keep the latents beside each file (needs result connected), "
+    "so that it can be repainted without passing the VAE again."
+)
 HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 PLAYER = {"audioUI": ("AUDIO_UI", {"tooltip": "Player of the first item."})}
 
@@ -95,6 +99,7 @@ class SaveAudio:
                 "quality": choice(QUALITIES, "Bit rate of mp3 and opus; the other formats ignore it."),
             },
             "optional": {
+                "save_latents": switch(False, LATENTS_TIP, advanced=True),
                 "result": socket(
                     RESULT, "From the sampler: writes title, lyrics, seed and all settings into the file."
                 ),
@@ -109,6 +114,7 @@ class SaveAudio:
         filename_prefix: str,
         format: str,
         quality: str,
+        save_latents: bool = False,
         result: Any = None,
         audioUI: Any = None,
         prompt: Any = None,
@@ -117,7 +123,10 @@ class SaveAudio:
         from ..acestep_core import result as results
 
         tags = results.tags(result, prompt, extra_pnginfo)
-        return {"ui": {"audio": results.save(host.current(), audio, filename_prefix, format, quality, tags)}}
+        saved = results.save(host.current(), audio, filename_prefix, format, quality, tags)
+        if save_latents and result is not None:
+            results.save_latents(host.current(), result, saved)
+        return {"ui": {"audio": saved}}
 
 
 class PreviewAudio:

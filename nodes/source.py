@@ -10,6 +10,7 @@ from .widgets import AUDIO, CODES, LATENT, MODEL, ROOT, SOURCE, VAE, choice, soc
 
 CATEGORY = f"{ROOT}/Source"
 NO_CODES_FILE = "no codes saved yet"
+NO_LATENTS_FILE = "no latents saved yet"
 
 
 class EncodeSource:
@@ -166,43 +167,73 @@ class SaveCodes:
         return {"ui": {"text": [str(path.name)]}}
 
 
-class LoadCodes:
+class _LoadFile:
+    """A combo of the files of one kind below the output folder."""
+
     CATEGORY = CATEGORY
-    DESCRIPTION = "Reads codes from a text file of the output folder's codes folder."
-    SEARCH_ALIASES = ["ace step", "import codes"]
     FUNCTION = "load"
+    SUFFIX = ""
+    EMPTY = ""
+    TIP = ""
+
+    @classmethod
+    def _files(cls) -> list[str]:
+        root = host.current().output
+        return sorted(file.relative_to(root).as_posix() for file in root.rglob(f"*{cls.SUFFIX}"))
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        return {"required": {"file": choice(cls._files() or [cls.EMPTY], cls.TIP)}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, file: str | None = None) -> bool | str:
+        if file is None or cls._path(file):
+            return True
+        return f"There is no file {file!r} in {host.current().output}. {cls.TIP}"
+
+    @classmethod
+    def IS_CHANGED(cls, file: str) -> str:
+        path = cls._path(file)
+        return str(path.stat().st_mtime_ns) if path else ""
+
+    @classmethod
+    def _path(cls, file: str) -> Any:
+        return host.find_inside([host.current().output], file) if file.endswith(cls.SUFFIX) else None
+
+    def _found(self, file: str) -> Any:
+        path = self._path(file)
+        if path is None:
+            raise ValueError(self.VALIDATE_INPUTS(file))
+        return path
+
+
+class LoadCodes(_LoadFile):
+    DESCRIPTION = "Reads codes from a text file of the output folder."
+    SEARCH_ALIASES = ["ace step", "import codes"]
+    SUFFIX, EMPTY, TIP = ".txt", NO_CODES_FILE, "A file written by Save Codes."
     RETURN_TYPES = (CODES,)
     RETURN_NAMES = ("codes",)
     OUTPUT_TOOLTIPS = ("For task nodes",)
 
-    @classmethod
-    def _folder(cls) -> Any:
-        return host.current().output / "codes"
-
-    @classmethod
-    def _files(cls) -> list[str]:
-        folder = cls._folder()
-        return sorted(file.name for file in folder.glob("*.txt")) if folder.is_dir() else []
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict:
-        return {"required": {"file": choice(cls._files() or [NO_CODES_FILE], "A file written by Save Codes.")}}
-
-    @classmethod
-    def VALIDATE_INPUTS(cls, file: str | None = None) -> bool | str:
-        if file is None or host.find_inside([cls._folder()], file):
-            return True
-        return f"There is no codes file {file!r} in {cls._folder()}; save some with Save Codes first."
-
-    @classmethod
-    def IS_CHANGED(cls, file: str) -> str:
-        path = host.find_inside([cls._folder()], file)
-        return str(path.stat().st_mtime_ns) if path else ""
-
     def load(self, file: str) -> tuple:
         from ..acestep_core.tasks.codes import parse_codes
 
-        path = host.find_inside([self._folder()], file)
-        if path is None:
-            raise ValueError(self.VALIDATE_INPUTS(file))
-        return (parse_codes(path.read_text("utf-8")),)
+        return (parse_codes(self._found(file).read_text("utf-8")),)
+
+
+class LoadLatents(_LoadFile):
+    DESCRIPTION = "Reads the latents kept beside a saved file; give them to Encode Source together with its sound."
+    SEARCH_ALIASES = ["ace step", "import latents"]
+    SUFFIX, EMPTY, TIP = (
+        ".latents.safetensors",
+        NO_LATENTS_FILE,
+        "A file written by ACE-Step Save Audio, save_latents on.",
+    )
+    RETURN_TYPES = (LATENT,)
+    RETURN_NAMES = ("latent",)
+    OUTPUT_TOOLTIPS = ("For Encode Source",)
+
+    def load(self, file: str) -> tuple:
+        from ..acestep_core.result import load_latents
+
+        return (load_latents(self._found(file)),)

@@ -47,9 +47,13 @@ def excerpt(audio: Tensor, rate: int = 48000, seed: int | None = None) -> Tensor
 
 
 def encode_reference(
-    vae: Autoencoder, clips: Sequence[Tensor], seed: int | None = None, host: Host | None = None
+    vae: Autoencoder,
+    clips: Sequence[Tensor],
+    seed: int | None = None,
+    more: Reference | None = None,
+    host: Host | None = None,
 ) -> Reference:
-    """Encode recordings [2, n] (48 kHz, ±1) as reference clips of one item.
+    """Encode recordings [2, n] (48 kHz, ±1) as reference clips of one item, behind those of ``more``.
 
     Raises:
         ValueError: no recording, or one that is silent from end to end.
@@ -61,7 +65,8 @@ def encode_reference(
             raise ValueError(f"Reference clip {number} is silent. Choose a recording with sound in it.")
     rate = vae.module.config.sampling_rate
     parts = torch.stack([excerpt(clip, rate, None if seed is None else seed + i) for i, clip in enumerate(clips)])
-    return Reference(codec.encode(vae, parts, host=host))
+    encoded = codec.encode(vae, parts, host=host)
+    return Reference(encoded if more is None else torch.cat((more.clips, encoded)))
 
 
 def timbre_clips(model: DiffusionModel, reference: Reference | None) -> Tensor:
