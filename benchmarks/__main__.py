@@ -21,17 +21,20 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("subjects", nargs="*", metavar="dit|vae|load", help="what to measure; dit and vae by default")
-    parser.add_argument("--size", choices=("tiny", "middle", "real"), default="middle")
+    parser.add_argument("--size", choices=("tiny", "middle", "real"), default="middle", help="load: real unless tiny")
     parser.add_argument("--seconds", type=float, nargs="+", help="lengths of music; dit 60 240, vae 20 40 by default")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--dtype", choices=DTYPES, help="fp32 on the CPU and bf16 elsewhere by default")
     parser.add_argument("--runs", type=int, default=3, help="timed runs of each side")
-    parser.add_argument("--folder", type=Path, help="where load writes its 4.8 GB; the system's temporary folder by default")
+    parser.add_argument(
+        "--folder", type=Path, help="where load writes its 4.8 GB; the system's temporary one by default"
+    )
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     asked = parser.parse_args(arguments)
-    unknown = [name for name in asked.subjects if name not in SUBJECTS]
-    if unknown or asked.runs < 1:
-        parser.error(f"unknown subject {unknown[0]!r}; choose from {', '.join(SUBJECTS)}" if unknown else "--runs is 1 or more")
+    for name in set(asked.subjects) - set(SUBJECTS):
+        parser.error(f"unknown subject {name!r}; choose from {', '.join(SUBJECTS)}")
+    if asked.runs < 1:
+        parser.error("--runs must be 1 or more")
     device = torch.device(asked.device)
     dtype = DTYPES[asked.dtype or ("fp32" if device.type == "cpu" else "bf16")]
     setting = Setting(asked.size, device, dtype, asked.runs)
@@ -40,12 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
     made: dict[str, list[Row]] = {}
     for subject in asked.subjects or ("dit", "vae"):
         if subject == "load":
+            title = f"PyTorch {torch.__version__}, {platform.system()}"
             found = load.rows("tiny" if asked.size == "tiny" else "real", asked.folder)
         else:
+            title = _where(setting)
             found = (dit if subject == "dit" else vae).rows(setting, **lengths)
         made[subject] = found
         if not asked.json:
-            print(f"\n{subject}: {_where(setting) if subject != 'load' else platform.system()}\n{table(found)}", flush=True)
+            print(f"\n{subject}: {title}\n{table(found)}", flush=True)
     if asked.json:
         print(json.dumps(made, indent=1))
     return 0

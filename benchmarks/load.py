@@ -49,9 +49,9 @@ def write(path: Path, config: ModelConfig) -> None:
     for name, shape in shapes.items():
         begin, end = end, end + 2 * prod(shape)
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": (begin, end)}
-    free = shutil.disk_usage(path.parent).free
-    if free < 1.05 * end:
-        raise OSError(f"{path.parent} has {free / GB:.1f} GB free; {1.05 * end / GB:.1f} GB are needed. Choose --folder.")
+    free, needed = shutil.disk_usage(path.parent).free / GB, 1.05 * end / GB
+    if free < needed:
+        raise OSError(f"{path.parent} has {free:.1f} GB free; {needed:.1f} GB are needed. Choose another folder.")
     block = (0.02 * torch.randn(BLOCK, generator=torch.Generator().manual_seed(0))).bfloat16().view(torch.uint8)
     text = json.dumps(header).encode()
     with path.open("wb") as file:

@@ -1,0 +1,37 @@
+"""The benchmarks compare like with like: both sides give the same result. Nothing here is timed."""
+
+import json
+
+import pytest
+
+pytest.importorskip("diffusers")
+
+from benchmarks import __main__ as command  # noqa: E402
+from benchmarks import dit, load, vae  # noqa: E402
+from benchmarks.side_by_side import Setting, table  # noqa: E402
+
+QUICK = Setting(size="tiny", runs=1)
+
+
+def test_every_sampler_gives_the_same_latents():
+    rows = dit.rows(QUICK, [11])
+    assert {row["against"] for row in rows} >= {"diffusers", "ours, dense mask", "ours, nothing kept between steps"}
+    assert [row["what"] for row in rows].count("11 s, 4 guided steps") == 1
+    assert all(row["max difference"] <= 1e-4 for row in rows), table(rows)
+
+
+def test_both_decoders_give_the_same_sound():
+    rows = vae.rows(QUICK, [0.4, 20.6])
+    assert all(row["max difference"] <= 1e-4 for row in rows), table(rows)
+
+
+def test_the_checkpoint_written_for_loading_loads(tmp_path):
+    path = tmp_path / "model.safetensors"
+    load.write(path, dit.SIZES["tiny"])
+    found = load.measure(path, "file")
+    assert found["touched"] >= found["loading"] > 0
+
+
+def test_rows_as_json(capsys):
+    assert command.main(["vae", "--size", "tiny", "--seconds", "0.4", "--runs", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["vae"][0]["against"] == "diffusers"
