@@ -206,7 +206,8 @@ def visit(server: ComfyServer, pictures: Path) -> Any:
     """``visit(renderer)``: every workflow opened, photographed, queued from the canvas, photographed again."""
     shorten = (
         "app.rootGraph.nodes.forEach(n => n.widgets?.forEach(w => {"
-        f" if (w.name === 'duration' && (w.value > {SHORT} || w.value < 0)) {{ w.value = {SHORT}; w.callback?.(w.value) }} }}))"
+        f" if (w.name === 'duration' && (w.value > {SHORT} || w.value < 0))"
+        f" {{ w.value = {SHORT}; w.callback?.(w.value) }} }}))"
     )
 
     @functools.cache
