@@ -159,7 +159,7 @@ class SamplerSettings:
                 "retake_variance": number(
                     0.0, 0.0, 1.0, 0.01, "Mixes in other noise: 0 is the same piece, 1 another; small values vary it."
                 ),
-                "retake_seed": whole(0, 0, s.SEED_MAX, "Seed of the other noise.", control_after_generate=True),
+                "retake_seed": whole(0, 0, s.SEED_MAX, "Seed of the other noise."),
                 "noise": choice(
                     s.NOISE_SOURCES, "cpu: the same noise on every machine. device: drawn as the original does."
                 ),

@@ -92,13 +92,13 @@ class ReferenceAudio:
                     AUDIO, "The recording. A batch counts as several references. Any rate, mono or stereo."
                 ),
                 "windows": choice(("fixed", "seeded"), windows),
-                "seed": whole(0, 0, SEED_MAX, "Draws the windows where they are seeded.", control_after_generate=True),
+                "window_seed": whole(0, 0, SEED_MAX, "Draws the windows where they are seeded."),
             },
             "optional": {"more": socket(REFERENCE, "Other references that count as well.")},
         }
 
-    def encode(self, vae: Any, audio: dict, windows: str, seed: int, more: Any = None) -> tuple:
+    def encode(self, vae: Any, audio: dict, windows: str, window_seed: int, more: Any = None) -> tuple:
         from ..acestep_core.audio import for_model
         from ..acestep_core.tasks.reference import encode_reference
 
-        return (encode_reference(vae, list(for_model(audio)), seed if windows == "seeded" else None, more),)
+        return (encode_reference(vae, list(for_model(audio)), window_seed if windows == "seeded" else None, more),)

@@ -37,17 +37,15 @@ class EncodeSource:
                 "vae": socket(VAE, "VAE that encodes the recording."),
                 "audio": socket(AUDIO, "The recording; of a batch, the first."),
                 "posterior": choice(("mean", "sample"), posterior, advanced=True),
-                "seed": whole(
-                    0, 0, SEED_MAX, "Seed of the draw, for sample.", control_after_generate=True, advanced=True
-                ),
+                "draw_seed": whole(0, 0, SEED_MAX, "Seed of the draw, for sample.", advanced=True),
             },
             "optional": {"latent": socket(LATENT, latent)},
         }
 
-    def encode(self, vae: Any, audio: dict, posterior: str, seed: int, latent: dict | None = None) -> tuple:
+    def encode(self, vae: Any, audio: dict, posterior: str, draw_seed: int, latent: dict | None = None) -> tuple:
         from ..acestep_core.result import source_of
 
-        made = source_of(vae, audio, latent, seed if posterior == "sample" else None)
+        made = source_of(vae, audio, latent, draw_seed if posterior == "sample" else None)
         return made, made.seconds
 
 
