@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from acestep_graph.acestep_core.host import Host, use
 from acestep_graph.acestep_core.sampling.settings import SamplerSettings
+from acestep_graph.acestep_core.tasks.instructions import TRACKS
 from acestep_graph.nodes import NODES
 from tests.pack import ROOT
 
@@ -126,3 +127,43 @@ def test_drawn_seeds_run_again_and_given_ones_are_cached():
     changed = NODES["ACEStepSampler"][0].IS_CHANGED
     assert changed(seed=5) == changed(seed=5, more_seeds="6, 7") == ""
     assert changed(seed=5, more_seeds="-1") != changed(seed=5, more_seeds="-1")
+
+
+OWN_WIDGETS = {
+    "Text2Music": {"batch_size", "codes_strength"},
+    "Remix": {"strength", "noise_strength", "quantizer", "batch_size"},
+    "Repaint": {"start", "end", "mode", "strength", "batch_size"},
+    "Extract": {"track", "batch_size"},
+    "Lego": {"track", "start", "end", "batch_size"},
+    "Complete": {*TRACKS, "batch_size"},
+    "ExtractTracks": {*TRACKS, "prefix"},
+}
+
+
+@pytest.mark.parametrize("task", OWN_WIDGETS)
+def test_a_task_has_only_its_own_parameters(task):
+    """What belongs to another task cannot even be given, so it cannot leak into this one."""
+    cls = NODES[f"ACEStep{task}"][0]
+    widgets = {name for name, (kind, _) in inputs(cls).items() if not kind.startswith("ACESTEP_")}
+    assert widgets == OWN_WIDGETS[task]
+    foreign = set().union(*OWN_WIDGETS.values()) - widgets
+    parameters = inspect.signature(cls.prepare).parameters
+    assert not foreign & set(parameters)
+
+
+def test_a_remix_needs_exactly_one_thing_to_remix():
+    remix = NODES["ACEStepRemix"][0]()
+    for source, codes in ((None, None), (object(), object())):
+        with pytest.raises(ValueError, match="either a source or codes"):
+            remix.prepare(None, None, None, 1.0, 0.0, True, 1, source=source, codes=codes)
+
+
+def test_the_noise_of_a_song_cannot_be_left_to_chance_by_a_helper_seed():
+    """Only the sampler's seed changes by itself; every other one would spoil ComfyUI's cache at each queue."""
+    changing = [
+        (node, name)
+        for node, cls in CLASSES
+        for name, (_, options) in inputs(cls).items()
+        if options.get("control_after_generate") or name in ("seed", "noise_seed")
+    ]
+    assert changing == [("ACEStepSampler", "seed")]

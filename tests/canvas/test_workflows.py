@@ -332,8 +332,18 @@ def assert_none(problems: list[dict[str, Any]]) -> None:
 
 
 def outline(workflow: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Ids, types, titles, modes and places. The canvas leaves out a title that is the node's own name."""
+    from acestep_graph.nodes import NODE_DISPLAY_NAME_MAPPINGS as names
+
     nodes = [
-        (n["id"], n["type"], n.get("title"), n["mode"], tuple(round(x) for x in n["pos"])) for n in workflow["nodes"]
+        (
+            n["id"],
+            n["type"],
+            n.get("title") or names.get(n["type"]),
+            n["mode"],
+            tuple(round(x) for x in n["pos"]),
+        )
+        for n in workflow["nodes"]
     ]
     return sorted(nodes) + sorted((g["title"],) for g in workflow.get("groups", []))
 
