@@ -84,7 +84,8 @@ def fsq_real_levels(fixtures: Fixtures) -> Iterator[Difference]:
     g = fixtures.tensors("fsq_real_levels.safetensors")
     basis = g["basis"].tolist()
     width, count = g["proj.weights.project_out.weight"].shape
-    levels = [b // a for a, b in zip(basis, basis[1:], strict=False)] + [5]
+    codes = int(g["codes.in.indices"].max()) + 1
+    levels = [b // a for a, b in zip(basis, [*basis[1:], codes], strict=True)]
     quantizer = FiniteScalarQuantizer(width, levels)
     yield equal("basis", list(quantizer.basis), basis)
     for layer in ("project_in", "project_out"):
