@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,14 +100,7 @@ def to_audio(vae: Autoencoder, latent: Mapping[str, Any], peak_db: float | None,
     Each item that would clip is scaled to a peak of 1; with ``peak_db`` every item is scaled to that peak.
     Items shorter than the longest are followed by silence.
     """
-    samples = latent.get("samples")
-    channels = vae.module.config.decoder_input_channels
-    if not isinstance(samples, Tensor) or samples.dim() != 3 or samples.shape[1] != channels:
-        shape = list(samples.shape) if isinstance(samples, Tensor) else type(samples).__name__
-        raise ValueError(
-            f"These are not latents of ACE-Step 1.5 ({shape}); expected [batch, {channels}, frames]. "
-            "Connect the ACE-Step sampler or ACE-Step VAE Encode."
-        )
+    samples = _samples(vae, latent)
     trims = latent.get(EXTRA)
     if trims is None or len(trims) != samples.shape[0]:
         trims = (Trim(samples.shape[2], samples.shape[2]),) * samples.shape[0]
@@ -121,6 +114,19 @@ def to_audio(vae: Autoencoder, latent: Mapping[str, Any], peak_db: float | None,
     if peak_db is not None:
         audio = sound.normalize_peak(audio, peak_db)
     return {"waveform": audio, "sample_rate": vae.module.config.sampling_rate}
+
+
+def _samples(vae: Autoencoder, latent: Mapping[str, Any]) -> Tensor:
+    """Samples [B, 64, T] of a LATENT, or an error where they are another model's."""
+    samples = latent.get("samples")
+    channels = vae.module.config.decoder_input_channels
+    if not isinstance(samples, Tensor) or samples.dim() != 3 or samples.shape[1] != channels:
+        shape = list(samples.shape) if isinstance(samples, Tensor) else type(samples).__name__
+        raise ValueError(
+            f"These are not latents of ACE-Step 1.5 ({shape}); expected [batch, {channels}, frames]. "
+            "Connect the ACE-Step sampler or ACE-Step VAE Encode."
+        )
+    return samples
 
 
 RAMP_SECONDS = 0.05
@@ -169,7 +175,7 @@ def source_of(
     vae: Autoencoder, audio: Mapping[str, Any], latent: Mapping[str, Any] | None = None, seed: int | None = None
 ) -> Source:
     """A source from ComfyUI's AUDIO (first item of a batch), with the LATENT it was made from, if any."""
-    own = None if latent is None else latent["samples"][:1].transpose(1, 2).float()
+    own = None if latent is None else _samples(vae, latent)[:1].transpose(1, 2).float()
     return encode_source(vae, sound.for_model(audio)[0], latents=own, seed=seed)
 
 
@@ -195,12 +201,19 @@ def save(
     """Write every item to the output folder; returns ComfyUI's description of the files."""
     suffix, sample_format = ("wav", "f32") if format == "wav32" else (format, "s16")
     chosen = quality if suffix in sound.QUALITIES else None
-    return save_sounds(host, "output", prefix, audio, suffix, quality=chosen, sample_format=sample_format, tags=tags)
+    return save_sounds(
+        host, "output", prefix, audio, suffix, quality=chosen, sample_format=sample_format, tags=_of_item(tags)
+    )
 
 
 def preview(host: Host, audio: Mapping[str, Any], tags: Mapping[str, str]) -> list[dict[str, str]]:
     """Write every item as flac to the temporary folder."""
-    return save_sounds(host, "temp", f"acestep_{os.urandom(3).hex()}", audio, "flac", tags=tags)
+    return save_sounds(host, "temp", f"acestep_{os.urandom(3).hex()}", audio, "flac", tags=lambda _: tags)
+
+
+def _of_item(tags: Mapping[str, str]) -> Callable[[int], Mapping[str, str]]:
+    """Tags of each file: those of the batch, and which of its items this is."""
+    return lambda item: {**tags, "acestep_item": str(item)} if "acestep" in tags else tags
 
 
 LATENTS_SUFFIX = ".latents.safetensors"
@@ -209,9 +222,10 @@ LATENTS_SUFFIX = ".latents.safetensors"
 def save_latents(host: Host, result: Result, saved: list[dict[str, str]]) -> list[Path]:
     """Write the latents of each saved file beside it, so that it can be a source without encoding again."""
     paths = []
-    for row, length, file in zip(result.made.latents, result.made.lengths, saved, strict=False):
+    each = zip(result.made.latents, result.made.lengths, saved, strict=False)
+    for item, (row, length, file) in enumerate(each):
         path = host.output / file["subfolder"] / (Path(file["filename"]).stem + LATENTS_SUFFIX)
-        about = {"acestep": json.dumps(dict(result.record)), "format": "acestep-graph latents [frames, 64] at 25 Hz"}
+        about = {"acestep": json.dumps(dict(result.record)), "acestep_item": str(item)}
         save_file({"latents": row[:length].contiguous()}, path, metadata=about)
         paths.append(path)
     return paths

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,13 +69,13 @@ def save_sounds(
     *,
     quality: str | None = None,
     sample_format: str = "s16",
-    tags: Mapping[str, str] | None = None,
+    tags: Callable[[int], Mapping[str, str]] | None = None,
 ) -> list[dict[str, str]]:
     """Write every item of ComfyUI's AUDIO to a file of its own and say what had to be changed.
 
     Args:
         kind: ``output`` or ``temp``, the folder of the host.
-        suffix, quality, sample_format, tags: as in :func:`audio.write`.
+        suffix, quality, sample_format: as in :func:`audio.write`. tags: those of each item.
 
     Returns:
         ComfyUI's description of the files: filename, subfolder, type.
@@ -89,7 +89,7 @@ def save_sounds(
     for item, waveform in enumerate(audio["waveform"]):
         name = location.name.replace("%batch_num%", str(item))
         file = f"{name}_{location.counter + item:05}_.{suffix}"
-        written = {"quality": quality, "sample_format": sample_format, "tags": tags}
+        written = {"quality": quality, "sample_format": sample_format, "tags": tags(item) if tags else None}
         rate = sound.write(location.folder / file, waveform[:2], audio["sample_rate"], **written)
         if suffix == "mp3" and rate != audio["sample_rate"]:
             host.say(f"MP3 knows no rate of {audio['sample_rate']} Hz; {file} has {rate} Hz.")

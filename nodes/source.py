@@ -9,6 +9,7 @@ from ..acestep_core.sampling.settings import SEED_MAX
 from .widgets import AUDIO, CODES, LATENT, MODEL, ROOT, SOURCE, VAE, choice, socket, text, whole
 
 CATEGORY = f"{ROOT}/Source"
+CODES_SUFFIX = ".codes.txt"
 NO_CODES_FILE = "no codes saved yet"
 NO_LATENTS_FILE = "no latents saved yet"
 
@@ -160,7 +161,7 @@ class SaveCodes:
         from ..acestep_core.save_location import save_location
 
         place = save_location(host.current().output, filename_prefix)
-        path = place.folder / f"{place.name}_{place.counter:05}_.txt"
+        path = place.folder / f"{place.name}_{place.counter:05}_{CODES_SUFFIX}"
         path.write_text(codes.text(), encoding="utf-8")
         return {"ui": {"text": [str(path.name)]}}
 
@@ -208,7 +209,7 @@ class _LoadFile:
 class LoadCodes(_LoadFile):
     DESCRIPTION = "Reads codes from a text file of the output folder."
     SEARCH_ALIASES = ["ace step", "import codes"]
-    SUFFIX, EMPTY, TIP = ".txt", NO_CODES_FILE, "A file written by Save Codes."
+    SUFFIX, EMPTY, TIP = CODES_SUFFIX, NO_CODES_FILE, "A file written by Save Codes."
     RETURN_TYPES = (CODES,)
     RETURN_NAMES = ("codes",)
     OUTPUT_TOOLTIPS = ("For task nodes",)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from acestep_graph.acestep_core import result
+from acestep_graph.acestep_core.checkpoints.header import safetensors_header
 from acestep_graph.acestep_core.host import Host
 from acestep_graph.acestep_core.sampling.sampler import sample
 from acestep_graph.acestep_core.song import Song
@@ -43,6 +44,7 @@ def test_latents_beside_a_file_come_back_bit_for_bit(kept, tmp_path):
     paths = result.save_latents(host, kept, saved)
     assert [p.name for p in paths] == ["song_00001_.latents.safetensors", "song_00002_.latents.safetensors"]
     again = result.load_latents(paths[1])["samples"]
+    assert safetensors_header(paths[1])[1]["acestep_item"] == "1"
     assert torch.equal(again[0].T, kept.made.latents[1])
     own = result.source_of(models.small_vae(), {**audio, "waveform": torch.rand(1, 2, 130 * 1920)}, {"samples": again})
     assert torch.equal(own.latents[0], kept.made.latents[1])
@@ -68,6 +70,9 @@ def test_every_format_is_written(format, suffix, tmp_path):
 def test_foreign_latents_are_answered(wrong):
     with pytest.raises(ValueError, match="ACE-Step"):
         result.to_audio(models.small_vae(), {"samples": wrong}, None, None)
+    audio = {"waveform": torch.rand(1, 2, 9600), "sample_rate": 48000}
+    with pytest.raises(ValueError, match="ACE-Step"):
+        result.source_of(models.small_vae(), audio, {"samples": wrong})
 
 
 def test_levels(kept):

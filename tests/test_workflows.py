@@ -72,7 +72,7 @@ def test_it_runs_without_comfyui(file, model_folder, tmp_path):
     tags = audio.read_tags(made[0])
     assert json.loads(tags["workflow"])["nodes"] and json.loads(tags["prompt"])
     if "acestep" in tags:
-        assert json.loads(tags["acestep"])["seeds"][0] == 42
+        assert json.loads(tags["acestep"])["seeds"][0] == 42 and tags["acestep_item"] == "0"
 
 
 def test_repaint_leaves_the_rest_of_the_file_as_it_was(model_folder, tmp_path):

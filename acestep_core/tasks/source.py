@@ -24,13 +24,14 @@ class Source:
     Attributes:
         audio: [2, n] at 48 kHz in ±1. latents: [1, n // 1920, 64].
         vae: encodes it again where it has to grow.
-        made_here: the latents come from a sampler, not from the encoder.
+        made_here: the latents come from a sampler, not from the encoder. seed: of the draw, None for the mean.
     """
 
     audio: Tensor
     latents: Tensor
     vae: Autoencoder
     made_here: bool = False
+    seed: int | None = None
 
     @property
     def seconds(self) -> float:
@@ -58,7 +59,7 @@ def encode_source(
     if latents is not None:
         return Source(audio, latents, vae, made_here=True)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    return Source(audio, codec.encode(vae, audio[None], generator=generator, host=host), vae)
+    return Source(audio, codec.encode(vae, audio[None], generator=generator, host=host), vae, seed=seed)
 
 
 def source_latents(model: DiffusionModel, source: Source) -> Tensor:
@@ -77,7 +78,7 @@ def padded(source: Source, before: int, after: int, model: DiffusionModel, host:
         return source
     audio = F.pad(source.audio, (before, after))
     if not source.made_here:
-        return encode_source(source.vae, audio, host=host)
+        return encode_source(source.vae, audio, seed=source.seed, host=host)
     lead, total = before // source.vae.hop, audio.shape[-1] // source.vae.hop
     silence = silence_of(model, total)[None]
     kept = source_latents(model, source)[:, : total - lead]

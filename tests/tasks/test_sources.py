@@ -253,3 +253,13 @@ def test_the_seed_changes_only_the_noise():
     conditioning = remix.prepare(turbo(), models.text_encoder(), SONG, source(), batch=2)
     first, second = made(conditioning, [1, 2]).latents, made(conditioning, [1, 9]).latents
     assert torch.equal(first[0], second[0]) and not torch.equal(first[1], second[1])
+
+
+def test_a_drawn_source_stays_drawn_when_it_grows():
+    wave = for_model(tone(seconds=3))[0]
+    grown = {}
+    for seed in (None, 5, 6):
+        recording = encode_source(models.small_vae(), wave, seed=seed)
+        item = repaint.prepare(turbo(), models.text_encoder(), SONG, recording, 2.0, 6.0).items[0]
+        grown[seed] = item.keep.clean[:, :40]
+    assert not torch.equal(grown[5], grown[6]) and not torch.equal(grown[5], grown[None])
