@@ -44,17 +44,21 @@ class Progress:
     ...     bar.update(done)
     """
 
-    def __init__(self, host: Host, total: int, what: str, unit: str = "step"):
+    def __init__(self, host: Host, total: int, what: str, unit: str = "step", open_ended: bool = False):
+        """``open_ended``: ``total`` is only the most there can be, so nothing is promised about the rest."""
         self.host, self.total, self.what, self.unit = host, max(1, int(total)), what, unit
-        self.started = time.perf_counter()
+        self.open_ended, self.started = open_ended, time.perf_counter()
         host.check_cancelled()
-        host.on_progress(0, self.total, f"{what}: 0/{self.total} {unit}s")
+        host.on_progress(0, self.total, f"{what}: {self._count(0)}")
+
+    def _count(self, done: int) -> str:
+        return f"{done}{'' if self.open_ended else f'/{self.total}'} {self.unit}s"
 
     def update(self, done: int, note: str = "") -> None:
         """Report that ``done`` of ``total`` are finished. Raises what the host raises on cancel."""
         elapsed = time.perf_counter() - self.started
-        text = f"{self.what}: {done}/{self.total} {self.unit}s, {elapsed:.1f} s"
-        if 0 < done < self.total:
+        text = f"{self.what}: {self._count(done)}, {elapsed:.1f} s"
+        if 0 < done < self.total and not self.open_ended:
             text += f", about {elapsed / done * (self.total - done):.0f} s left"
         if note:
             text += f" ({note})"
@@ -93,8 +97,8 @@ class Host:
 
     # -- progress, messages, cancelling
 
-    def progress(self, total: int, what: str, unit: str = "step") -> Progress:
-        return Progress(self, total, what, unit)
+    def progress(self, total: int, what: str, unit: str = "step", open_ended: bool = False) -> Progress:
+        return Progress(self, total, what, unit, open_ended)
 
     def on_progress(self, done: int, total: int, text: str) -> None:
         if self._on_progress:

@@ -7,7 +7,7 @@ import json
 import math
 import random
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 LANGUAGES = (
     "ar az bg bn ca cs da de el en es fa fi fr he hi hr ht hu id is it ja ko la lt ms ne nl no pa pl pt ro ru "
@@ -61,6 +61,39 @@ class Song:
     def digest(self) -> str:
         """SHA-256 of every field."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def complete(self) -> bool:
+        """Whether tempo, key, time signature and length are all given."""
+        return bool(self.bpm and self.key and self.time_signature and self.duration > 0)
+
+    def filled_from(self, other: Song) -> Song:
+        """This song, with what it leaves open taken from ``other``: lyrics and language only where it is sung."""
+        silent = self.instrumental or (not self.lyrics and other.instrumental)
+        return replace(
+            self,
+            caption=self.caption or other.caption,
+            lyrics=self.lyrics if silent else self.lyrics or other.lyrics,
+            instrumental=silent,
+            language=self.language if silent or self.language != UNKNOWN_LANGUAGE else other.language,
+            bpm=self.bpm or other.bpm,
+            key=self.key or other.key,
+            time_signature=self.time_signature or other.time_signature,
+            duration=self.duration if self.duration > 0 else other.duration,
+        )
+
+    def text(self) -> str:
+        """Everything about the song, to read: a line a field, then the lyrics."""
+        length = f"{self.duration:g} s" if self.duration > 0 else AUTO
+        lines = [
+            f"caption: {self.caption}",
+            f"bpm: {self.bpm or AUTO}",
+            f"key: {self.key or AUTO}",
+            f"time signature: {self.time_signature or AUTO}",
+            f"duration: {length}",
+            f"language: {self.language}",
+        ]
+        return "\n".join([*lines, "", self.sung]).rstrip()
 
     def notes(self) -> tuple[str, ...]:
         """Sentences on what is unusual but allowed."""

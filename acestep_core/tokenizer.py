@@ -14,6 +14,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import tokenizers
@@ -81,6 +82,22 @@ class Tokenizer:
         Lone surrogates, which no tokenizer can encode, count as U+FFFD.
         """
         return self.backend.encode(_without_surrogates(text), add_special_tokens=False).ids
+
+    def encode_words(self, text: str) -> list[int]:
+        """Ids of ``text`` as ordinary text: a special token written in it is spelled out and means nothing."""
+        return self._words.encode(_without_surrogates(text), add_special_tokens=False).ids
+
+    @cached_property
+    def _words(self) -> tokenizers.Tokenizer:
+        """The same vocabulary without its added tokens."""
+        words = tokenizers.Tokenizer(self.backend.model)
+        words.normalizer, words.pre_tokenizer = self.backend.normalizer, self.backend.pre_tokenizer
+        return words
+
+    @property
+    def words(self) -> int:
+        """How many ids are ordinary text; the added tokens follow them."""
+        return self.backend.get_vocab_size(with_added_tokens=False)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids``, special tokens included. Bytes that form no character become U+FFFD."""

@@ -6,7 +6,7 @@ weights themselves are shared and never written.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -101,7 +101,14 @@ class Autoencoder:
 
 @dataclass(frozen=True)
 class LanguageModel:
+    """A planner: ``size`` is its usual label, "" where it is none of the published; ``backend`` is how it decodes."""
+
     module: Qwen3
     tokenizer: Tokenizer
     report: LoadReport
-    size: str = field(default="")
+    size: str = ""
+    backend: str = "auto"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.module.embed_tokens.weight.dtype

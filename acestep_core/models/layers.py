@@ -9,6 +9,10 @@ from torch import Tensor, nn
 from .attention import Rotary, Visible, attend, attend_visible, rotate, visible
 
 
+Place = tuple[Tensor, Tensor]
+"""Where tokens go in a cache: row [B, 1] and position [B, T] of each."""
+
+
 class RMSNorm(nn.Module):
     """weight · cast(x / rms(x)): the mean square is taken in float32, the weight multiplies after the cast."""
 
@@ -75,6 +79,17 @@ class Attention(nn.Module):
         out = attend(q, k, v, causal=causal) if who is None else attend_visible(q, k, v, who)
         return self.o_proj(out)
 
+    def further(self, x: Tensor, table: Rotary, place: Place, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+        """Self-attention of the next tokens x [B, T, width] to all before them and to each other.
+
+        Their own keys and values are written to ``place`` in ``keys`` and ``values`` [B, S, kv heads, D], of
+        which ``bias`` [B, 1, T, seen] tells how many and which are seen.
+        """
+        k, v = self.keys_values(x)
+        keys[place], values[place] = rotate(k, table), v
+        seen = bias.shape[-1]
+        return self.o_proj(attend(rotate(self.queries(x), table), keys[:, :seen], values[:, :seen], bias))
+
     def cross(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attention of x [B, T, width] to keys and values made once by :meth:`keys_values`."""
         return self.o_proj(attend(self.queries(x), keys, values))
@@ -92,6 +107,11 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, table: Rotary, who: Visible | None = None, causal: bool = False) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), table, who, causal)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+    def further(self, x: Tensor, table: Rotary, place: Place, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+        """:meth:`forward` for the next tokens of a sequence; see :meth:`Attention.further`."""
+        x = x + self.self_attn.further(self.input_layernorm(x), table, place, keys, values, bias)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .attention import rotary
@@ -87,3 +89,68 @@ class Qwen3(nn.Module):
         for layer in self.layers:
             x = layer(x, table, causal=True)
         return self.norm(x)
+
+    def further(self, ids: Tensor, positions: Tensor, cache: KeyValues, seen: int) -> Tensor:
+        """The next tokens of every row of ``cache`` → their last hidden states [B, T, H].
+
+        Args:
+            ids: [B, T]. positions: [B, T], places of these tokens in their rows; rows may be of different length.
+            seen: tokens of the cache that are looked at, at least the largest position + 1. Beyond its own
+                position a token sees nothing.
+        """
+        x = self.embed_tokens(ids)
+        beyond = torch.arange(seen, device=ids.device) > positions[..., None]
+        bias = torch.zeros(beyond.shape, device=x.device, dtype=x.dtype).masked_fill_(beyond, float("-inf"))[:, None]
+        place = (torch.arange(ids.shape[0], device=ids.device)[:, None], positions)
+        cos, sin = cache.table
+        table = (cos[positions], sin[positions])
+        for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
+            x = layer.further(x, table, place, keys, values, bias)
+        return self.norm(x)
+
+
+class KeyValues:
+    """Keys and values of every layer for ``rows`` sequences of at most ``capacity`` tokens, filled in place.
+
+    Attributes:
+        keys, values: [layers, rows, capacity, kv heads, D].
+        table: rotary table of all positions.
+    """
+
+    def __init__(self, config: Qwen3Config, rows: int, capacity: int, device: torch.device, dtype: torch.dtype):
+        shape = (config.num_hidden_layers, rows, capacity, config.num_key_value_heads, config.head_dim)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.theta = config.rope_theta
+        self.table = rotary(capacity, config.head_dim, self.theta, device, dtype)
+
+    @property
+    def capacity(self) -> int:
+        return self.keys.shape[2]
+
+    @staticmethod
+    def bytes_a_token(config: Qwen3Config, dtype: torch.dtype) -> int:
+        """Memory of one token of one row."""
+        return 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * dtype.itemsize
+
+    def grown(self, capacity: int) -> KeyValues:
+        """The same with room for more."""
+        layers, rows, length, heads, dim = self.keys.shape
+        larger = copy.copy(self)
+        for side in ("keys", "values"):
+            room = getattr(self, side).new_zeros(layers, rows, capacity, heads, dim)
+            room[:, :, :length] = getattr(self, side)
+            setattr(larger, side, room)
+        larger.table = rotary(capacity, dim, self.theta, self.keys.device, self.keys.dtype)
+        return larger
+
+    def row(self, index: int) -> KeyValues:
+        """One row alone, sharing its memory."""
+        alone = copy.copy(self)
+        alone.keys, alone.values = self.keys[:, index : index + 1], self.values[:, index : index + 1]
+        return alone
+
+    def copy_row(self, source: int, target: int, length: int) -> None:
+        """Make the first ``length`` tokens of row ``target`` those of row ``source``."""
+        for side in (self.keys, self.values):
+            side[:, target, :length] = side[:, source, :length]

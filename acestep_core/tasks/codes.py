@@ -25,6 +25,10 @@ class Codes:
 
     items: tuple[tuple[int, ...], ...]
 
+    def __bool__(self) -> bool:
+        """Whether there is any code at all."""
+        return any(self.items)
+
     def for_item(self, index: int) -> tuple[int, ...]:
         """Codes of item ``index``; a single list serves every item, missing ones are empty."""
         if len(self.items) == 1:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from acestep_graph.acestep_core.checkpoints import loading
-from acestep_graph.acestep_core.checkpoints.handles import Autoencoder, DiffusionModel, TextEncoder
+from acestep_graph.acestep_core.checkpoints.handles import Autoencoder, DiffusionModel, LanguageModel, TextEncoder
 
 TOLERANCE = 1e-4
 FOLDERS = {"turbo": "acestep-v15-turbo", "base": "acestep-v15-base", "xl": "acestep-v15-xl-turbo"}
@@ -47,6 +47,10 @@ class Fixtures:
     @cached_property
     def text(self) -> TextEncoder:
         return loading.load_text_encoder(self.root / "checkpoints" / "Qwen3-Embedding-0.6B", dtype=torch.float32)
+
+    @cached_property
+    def lm(self) -> LanguageModel:
+        return loading.load_language_model(self.root / "checkpoints" / "acestep-5Hz-lm-0.6B", dtype=torch.float32)
 
     def files(self) -> list[str]:
         """Every golden file, with the ones beside the goldens folder."""

@@ -1,0 +1,138 @@
+"""From the planner's words back to values.
+
+:func:`read` takes a reply apart as the original does; :func:`song_of` makes a checked song of it and forgives
+what a model may get wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..song import (
+    BPM_RANGE,
+    DURATION_RANGE,
+    LANGUAGES,
+    UNKNOWN_LANGUAGE,
+    Song,
+    make_song,
+    parse_key,
+    parse_time_signature,
+)
+from ..tasks.codes import parse_item
+
+FIELDS = ("bpm", "caption", "duration", "genres", "keyscale", "language", "timesignature")
+SYNONYMS = {
+    "tempo": "bpm",
+    "key": "keyscale",
+    "key_scale": "keyscale",
+    "time_signature": "timesignature",
+    "vocal_language": "language",
+}
+_THOUGHT = re.compile(r"<think>(.*?)</think>|<reasoning>(.*?)</reasoning>", re.DOTALL)
+_FIRST_CODE = re.compile(r"<\|audio_code_\d+\|>")
+_HEADER = re.compile(r"^#\s*Lyri[c|cs]?\s*\n", re.IGNORECASE)
+_LOOSE_HEADER = re.compile(r"^(?:#\s*Languages?\s*\n[^\n#]*\n+)?(?:#\s*Lyrics?\s*(?:\n|$))?", re.IGNORECASE)
+_CONTROL = re.compile(r"<\|[a-z0-9_]+\|>|</?think>|</?tool_(?:call|response)>")
+_END_OF_TURN = "<|im_end|>"
+_BLOCK_MARKS = ("|", "|-", "|+", ">", ">-", ">+")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply taken apart: ``metas`` under the model's names, lyrics as text, codes as numbers."""
+
+    metas: dict[str, Any]
+    lyrics: str
+    codes: tuple[int, ...]
+
+
+def read(raw: str) -> Reply:
+    """Take a reply apart. Nothing is required: what is missing or cannot be read is simply not there."""
+    metas: dict[str, Any] = {}
+    for name, value in _fields(raw).items():
+        if name in ("bpm", "duration"):
+            metas[name] = _try(int, value, value)
+        elif name in FIELDS and value:
+            metas[name] = value
+    return Reply(metas, _lyrics(raw), parse_item(raw))
+
+
+def _thought(raw: str) -> str:
+    match = _THOUGHT.search(raw)
+    inner = (match[1] or match[2] or "").strip("\n") if match else ""
+    return inner if inner.strip() else _FIRST_CODE.split(raw, maxsplit=1)[0]
+
+
+def _fields(raw: str) -> dict[str, str]:
+    """Every ``name: value`` of the thought, names in lower case, folded lines joined by one space."""
+    found: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in _thought(raw).split("\n"):
+        if line.lstrip().startswith("<"):
+            continue
+        if line[:1] in (" ", "\t"):
+            current.append(line)
+        elif ":" in line:
+            name, _, rest = line.partition(":")
+            current = found[name.strip().lower()] = [rest]
+    joined = {name: " ".join(part for line in lines if (part := line.strip())) for name, lines in found.items()}
+    return {name: value for name, value in joined.items() if value}
+
+
+def _lyrics(raw: str) -> str:
+    _, end, after = raw.partition("</think>")
+    after = _HEADER.sub("", after.strip()) if end else ""
+    return after.strip().removesuffix(_END_OF_TURN).strip()
+
+
+def song_of(raw: str) -> Song:
+    """The song a reply describes. Values out of range are drawn into it; those that make no sense are left out."""
+    fields = {SYNONYMS.get(name, name): _unquoted(value) for name, value in _fields(raw).items()}
+    language = fields.get("language", "").lower()
+    return make_song(
+        caption=_plain(fields.get("caption", "")),
+        lyrics=clean_lyrics(_lyrics(raw)),
+        language=language if language in LANGUAGES else UNKNOWN_LANGUAGE,
+        bpm=_within(fields.get("bpm"), BPM_RANGE),
+        key=_try(parse_key, fields.get("keyscale"), ""),
+        time_signature=_try(parse_time_signature, fields.get("timesignature"), ""),
+        duration=_within(fields.get("duration"), DURATION_RANGE),
+    )
+
+
+def clean_lyrics(text: str) -> str:
+    """Lyrics without headers, control tokens and codes."""
+    return _plain(_LOOSE_HEADER.sub("", text.strip())).strip()
+
+
+def _plain(text: str) -> str:
+    return "" if text.strip().upper() == "N/A" else _CONTROL.sub("", text)
+
+
+def _unquoted(value: str) -> str:
+    """A YAML scalar without its quotes or block mark."""
+    mark, _, rest = value.partition(" ")
+    if mark in _BLOCK_MARKS:
+        return rest.strip()
+    if len(value) > 1 and value[0] == value[-1] == "'":
+        return value[1:-1].replace("''", "'")
+    if len(value) > 1 and value[0] == value[-1] == '"':
+        return str(_try(json.loads, value, value[1:-1]))
+    return value
+
+
+def _within(value: str | None, limits: tuple[float, float]) -> float | None:
+    number = _try(float, value, math.nan)
+    return min(max(number, limits[0]), limits[1]) if math.isfinite(number) else None
+
+
+def _try(parse: Callable[[Any], Any], value: Any, otherwise: Any) -> Any:
+    try:
+        return parse(value)
+    except (TypeError, ValueError):
+        return otherwise

@@ -1,0 +1,89 @@
+"""From scores to one token a row: guidance, penalty, temperature, top-k, top-p, min-p, and a draw.
+
+Nothing here sorts a whole vocabulary, and nothing but :func:`top_p_floor` on a CPU looks at values from the
+host, so a GPU runs it without waiting. Scores are float32 [B, n].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .settings import PlannerSettings
+
+_FIRST_LOOK = 512
+"""Candidates sorted first on a CPU; almost always enough for top-p."""
+
+
+def guide(scores: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance on raw scores: u + scale·(c − u), for rows [c…, u…] [2B, n] → [B, n]."""
+    conditional, unconditional = scores.chunk(2)
+    return unconditional + scale * (conditional - unconditional)
+
+
+def penalise(scores: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Repetition penalty: scores of ``seen`` tokens [B, n] divided by ``penalty`` if positive, else multiplied."""
+    return torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
+
+
+def top_k_floor(scores: Tensor, k: int) -> Tensor:
+    """The k-th largest score of each row [B, 1]; ties with it are kept."""
+    return scores.topk(min(k, scores.shape[-1])).values[..., -1:]
+
+
+def top_p_floor(probabilities: Tensor, share: float) -> Tensor:
+    """The smallest probability [B, 1] that top-p keeps.
+
+    A token is kept while the tokens likelier than it hold at most ``share`` together, so the one that crosses
+    the line is kept, and at least one always is.
+    """
+    if probabilities.device.type != "cpu":
+        return bisect_floor(probabilities, share)
+    count = probabilities.shape[-1]
+    for size in (min(_FIRST_LOOK, count), count):
+        top = probabilities.topk(size).values
+        before = top.cumsum(-1)
+        if size == count or bool((before[..., -1] > share).all()):
+            break
+    crossing = (before <= share).sum(-1, keepdim=True).clamp_(max=size - 1)
+    return top.gather(-1, crossing)
+
+
+def bisect_floor(probabilities: Tensor, share: float) -> Tensor:
+    """:func:`top_p_floor` by bisection over the bits of the floats: exact, without a sort, sizes always the same.
+
+    Positive floats are ordered as their bit patterns. 31 halvings find the smallest pattern above which the
+    probabilities sum to at most ``share``.
+    """
+    bits = probabilities.contiguous().view(torch.int32)
+    high = bits.amax(-1, keepdim=True)
+    low = torch.zeros_like(high)
+    for _ in range(31):
+        middle = low + (high - low) // 2
+        above = torch.where(bits > middle, probabilities, 0.0).sum(-1, keepdim=True)
+        low, high = torch.where(above > share, middle + 1, low), torch.where(above > share, high, middle)
+    return high.view(torch.float32)
+
+
+def choose(scores: Tensor, draws: Tensor, settings: PlannerSettings) -> Tensor:
+    """One token a row [B], by inverse transform sampling with the uniform numbers ``draws`` [B].
+
+    Temperature comes first, so top-k, top-p and min-p see the distribution that is drawn from. Temperature 0
+    is the largest score. The same scores and draw give the same token whatever the other rows hold.
+    """
+    if settings.temperature == 0:
+        return scores.argmax(-1)
+    scores = scores / settings.temperature
+    if 0 < settings.top_k < scores.shape[-1]:
+        scores = scores.masked_fill(scores < top_k_floor(scores, settings.top_k), float("-inf"))
+    probabilities = scores.softmax(-1)
+    if settings.top_p < 1:
+        floor = top_p_floor(probabilities, settings.top_p)
+        probabilities = torch.where(probabilities >= floor, probabilities, 0.0)
+    if settings.min_p > 0:
+        floor = settings.min_p * probabilities.amax(-1, keepdim=True)
+        probabilities = torch.where(probabilities >= floor, probabilities, 0.0)
+    reached = probabilities.cumsum(-1)
+    total = reached[..., -1:]
+    aim = torch.minimum(draws[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(reached, aim, right=True).squeeze(-1)
