@@ -85,7 +85,7 @@ def write(
         prompts: ids of the prompt, and of the unconditional one where the reply is guided.
         seed: of the draws, one for each token with a choice.
     """
-    vocabulary, walk = vocabulary_of(lm.tokenizer), Walk(vocabulary_of(lm.tokenizer), script)
+    walk = Walk(vocabulary_of(lm.tokenizer), script)
     expected = max(map(len, prompts)) + CACHE_STEP
     device = host.prepare(lm.module, "lm", _memory(lm, len(prompts), expected + budget))
     generator = torch.Generator().manual_seed(seed)

@@ -162,4 +162,3 @@ def merge(song: Song, proposal: Song, parts: Parts) -> Song:
     caption = proposal.caption if parts.caption and proposal.caption else song.caption
     language = proposal.language if parts.language else UNKNOWN_LANGUAGE
     return replace(song, caption=caption).filled_from(replace(proposal, caption="", lyrics="", language=language))
-

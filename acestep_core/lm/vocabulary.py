@@ -124,6 +124,4 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
         )
     newline, backtick = (tokenizer.encode_words(character)[0] for character in "\n`")
     think, end_think, end = (tokenizer.token_id(name) for name in (THINK, END_THINK, END))
-    return Vocabulary(
-        tokenizer, think, end_think, end, newline, backtick, tokenizer.words, range(first, first + count)
-    )
+    return Vocabulary(tokenizer, think, end_think, end, newline, backtick, tokenizer.words, range(first, first + count))

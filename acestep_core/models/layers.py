@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from .attention import Rotary, Visible, attend, attend_visible, rotate, visible
 
-
 Place = tuple[Tensor, Tensor]
 """Where tokens go in a cache: row [B, 1] and position [B, T] of each."""
 
