@@ -7,6 +7,7 @@ import json
 import math
 import random
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 
 LANGUAGES = (
@@ -128,7 +129,7 @@ def make_song(
     if language not in LANGUAGES:
         raise ValueError(f"language is {language!r}; allowed is {', '.join(LANGUAGES)}.")
     lyrics = lyrics.replace("\r\n", "\n").replace("\r", "\n").lstrip("\n")
-    silent = bool(instrumental) or lyrics.strip().lower() in ("[inst]", INSTRUMENTAL.lower())
+    silent = bool(instrumental) or _says_instrumental(lyrics)
     return Song(
         caption=caption.replace("\r\n", "\n").replace("\r", "\n").strip(),
         lyrics=lyrics,
@@ -139,6 +140,37 @@ def make_song(
         time_signature=parse_time_signature(time_signature),
         duration=parse_duration(duration),
     )
+
+
+def _says_instrumental(lyrics: str) -> bool:
+    return lyrics.strip().lower() in ("[inst]", INSTRUMENTAL.lower())
+
+
+def edited(song: Song, **changes: object) -> Song:
+    """``song`` with some fields changed, checked as :func:`make_song` does.
+
+    >>> edited(make_song("jazz", bpm=90), bpm=120, key="Am").key
+    'A minor'
+    """
+    fields = {**asdict(song), **changes}
+    if changes.get("instrumental") is False and _says_instrumental(fields["lyrics"]):
+        fields["lyrics"] = ""
+    return make_song(**fields)  # type: ignore[arg-type]
+
+
+PARTS = {
+    "caption": ("caption",),
+    "lyrics": ("lyrics", "instrumental"),
+    "language": ("language",),
+    "metas": ("bpm", "key", "time_signature", "duration"),
+}
+"""What :func:`merged` chooses between, and the fields of each."""
+
+
+def merged(song: Song, proposal: Song, prefer: Collection[str] = ()) -> Song:
+    """``song`` completed by ``proposal``; of the :data:`PARTS` in ``prefer``, the proposal's comes first."""
+    ours, theirs = song.filled_from(proposal), proposal.filled_from(song)
+    return replace(ours, **{name: getattr(theirs, name) for part in prefer for name in PARTS[part]})
 
 
 def _auto(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""``python -m benchmarks [dit] [vae] [load]``: see README.md here."""
+"""``python -m benchmarks [dit] [vae] [lm] [load]``: see README.md here."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from pathlib import Path
 
 import torch
 
-from . import dit, load, vae
+from acestep_graph.acestep_core.models.qwen3 import LM_SIZES
+
+from . import dit, lm, load, vae
 from .side_by_side import Row, Setting, table
 
-SUBJECTS = ("dit", "vae", "load")
+SUBJECTS = ("dit", "vae", "lm", "load")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("subjects", nargs="*", metavar="dit|vae|load", help="what to measure; dit and vae by default")
+    parser.add_argument("subjects", nargs="*", metavar="dit|vae|lm|load", help="dit and vae by default")
     parser.add_argument("--size", choices=("tiny", "middle", "real"), default="middle", help="load: real unless tiny")
     parser.add_argument("--seconds", type=float, nargs="+", help="lengths of music; dit 60 240, vae 20 40 by default")
+    parser.add_argument("--lm", choices=LM_SIZES, default="0.6B", help="size of the planner, unless --size is tiny")
+    parser.add_argument("--tokens", type=int, default=32, help="codes the planner writes in a timed run")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--dtype", choices=DTYPES, help="fp32 on the CPU and bf16 elsewhere by default")
     parser.add_argument("--runs", type=int, default=3, help="timed runs of each side")
@@ -45,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         if subject == "load":
             title = f"PyTorch {torch.__version__}, {platform.system()}"
             found = load.rows("tiny" if asked.size == "tiny" else "real", asked.folder)
+        elif subject == "lm":
+            title = _where(setting, "tiny" if asked.size == "tiny" else asked.lm)
+            found = lm.rows(setting, asked.tokens, asked.lm)
         else:
             title = _where(setting)
             found = (dit if subject == "dit" else vae).rows(setting, **lengths)
@@ -56,11 +63,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _where(setting: Setting) -> str:
+def _where(setting: Setting, size: str = "") -> str:
     place = torch.cuda.get_device_name(setting.device) if setting.device.type == "cuda" else "CPU"
     threads = f", {torch.get_num_threads()} threads" if setting.device.type == "cpu" else ""
     kind = str(setting.dtype).removeprefix("torch.")
-    return f"{setting.size} size, {place}{threads}, {kind}, medians of {setting.runs} runs, PyTorch {torch.__version__}"
+    runs = f"medians of {setting.runs} runs, PyTorch {torch.__version__}"
+    return f"{size or setting.size} size, {place}{threads}, {kind}, {runs}"
 
 
 if __name__ == "__main__":

@@ -1,13 +1,23 @@
 """The nodes: thin adapters from the canvas to the engine, listed in the order a song is made."""
 
-from . import conditioning, examples, loading, mixing, sampling, song, sound, source
+from . import conditioning, examples, loading, mixing, planner, sampling, song, sound, source
 
 NODES: dict[str, tuple[type, str]] = {
     "ACEStepLoadModels": (loading.LoadModels, "Load ACE-Step Models"),
     "ACEStepLoadDiffusionModel": (loading.LoadDiffusionModel, "Load ACE-Step Diffusion Model"),
     "ACEStepLoadTextEncoder": (loading.LoadTextEncoder, "Load ACE-Step Text Encoder"),
     "ACEStepLoadVAE": (loading.LoadVAE, "Load ACE-Step VAE"),
+    "ACEStepLoadLanguageModel": (loading.LoadLanguageModel, "Load ACE-Step Language Model"),
     "ACEStepSong": (song.Song, "Song"),
+    "ACEStepEditSong": (song.EditSong, "Edit Song"),
+    "ACEStepMergeSongs": (song.MergeSongs, "Merge Songs"),
+    "ACEStepSongInfo": (song.SongInfo, "Song Info"),
+    "ACEStepRandomSong": (planner.RandomSong, "Random Song"),
+    "ACEStepCreateSample": (planner.CreateSample, "Create Sample"),
+    "ACEStepFormat": (planner.FormatSong, "Format Song"),
+    "ACEStepThink": (planner.Think, "Think"),
+    "ACEStepTranscribe": (planner.Transcribe, "Transcribe"),
+    "ACEStepPlannerSettings": (planner.PlannerSettings, "Planner Settings"),
     "ACEStepReferenceAudio": (song.ReferenceAudio, "Reference Audio"),
     "ACEStepEncodeSource": (source.EncodeSource, "Encode Source"),
     "ACEStepSourceToCodes": (source.SourceToCodes, "Source to Codes"),

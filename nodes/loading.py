@@ -7,7 +7,8 @@ from typing import Any
 
 from ..acestep_core import host
 from ..acestep_core.checkpoints import catalog
-from .widgets import MODEL, ROOT, TEXT, VAE, choice, problem_of, socket, switch
+from ..acestep_core.lm.backends import BACKENDS
+from .widgets import LM, MODEL, ROOT, TEXT, VAE, choice, problem_of, socket, switch
 
 CATEGORY = f"{ROOT}/Load"
 PRECISIONS = ("auto", "bf16", "fp32", "fp16", "file")
@@ -26,6 +27,7 @@ WHERE = {
     "dit": "models/diffusion_models, models/checkpoints or models/acestep",
     "text": "models/text_encoders, models/checkpoints or models/acestep",
     "vae": "models/vae, models/checkpoints or models/acestep",
+    "lm": "models/text_encoders, models/checkpoints or models/acestep",
 }
 
 
@@ -236,3 +238,35 @@ class LoadVAE(_LoadOne):
 
     def load(self, vae: str, precision: str, download_missing: bool) -> tuple:
         return load_vae(vae, precision, download_missing)
+
+
+class LoadLanguageModel(_LoadOne):
+    DESCRIPTION = (
+        "Loads the planner: the 5 Hz language model that writes songs from a sentence, completes their plan and "
+        "writes the codes the diffusion model follows. 0.6B for small cards, 1.7B for most, 4B for large ones."
+    )
+    SEARCH_ALIASES = ["ace step", "llm", "5hz lm", "planner", "qwen"]
+    COMPONENT, WIDGET = "lm", "language_model"
+    RETURN_TYPES = (LM, "STRING")
+    RETURN_NAMES = ("lm", "report")
+    OUTPUT_TOOLTIPS = ("Planner, for Create Sample, Format Song, Think and Transcribe", REPORT_TIP)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        backend = (
+            "How it decodes. auto: CUDA graphs on NVIDIA GPUs, which are several times faster, else plain PyTorch. "
+            "All give the same codes."
+        )
+        return {"required": {**cls._inputs(), "backend": choice(BACKENDS, backend)}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, language_model: str | None = None, download_missing: bool | None = False) -> bool | str:
+        return check_file("lm", language_model, download_missing)
+
+    def load(self, language_model: str, precision: str, download_missing: bool, backend: str) -> tuple:
+        from ..acestep_core.checkpoints import loading
+        from ..acestep_core.lm.backends import with_backend
+
+        path, note = find_file("lm", language_model, download_missing)
+        lm = with_backend(loading.load_language_model(path, dtype=precision), backend)
+        return lm, report_text(lm.report.text(), note)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acestep_graph.acestep_core.host import Host, use
+from acestep_graph.acestep_core.lm.settings import PlannerSettings
 from acestep_graph.acestep_core.sampling.settings import SamplerSettings
 from acestep_graph.acestep_core.tasks.instructions import TRACKS
 from acestep_graph.nodes import NODES
@@ -164,6 +165,37 @@ def test_the_noise_of_a_song_cannot_be_left_to_chance_by_a_helper_seed():
         (node, name)
         for node, cls in CLASSES
         for name, (_, options) in inputs(cls).items()
-        if options.get("control_after_generate") or name in ("seed", "noise_seed")
+        if options.get("control_after_generate", name in ("seed", "noise_seed")) not in (False, "fixed")
     ]
     assert changing == [("ACEStepSampler", "seed")]
+
+
+PLANNER_NODES = ("CreateSample", "Format", "Think", "Transcribe", "PlannerSettings")
+
+
+def test_every_planner_setting_has_a_widget():
+    widgets = {name for node in PLANNER_NODES for name in inputs(NODES[f"ACEStep{node}"][0])}
+    assert set(PlannerSettings.__dataclass_fields__) <= widgets
+
+
+NUMBERS = st.one_of(st.integers(-5, 70000), st.floats())
+
+
+@settings(deadline=None)
+@given(temperature=NUMBERS, top_k=NUMBERS, top_p=NUMBERS, cfg_scale=NUMBERS)
+def test_bad_planner_values_are_answered_before_the_queue(temperature, top_k, top_p, cfg_scale):
+    given_values = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "cfg_scale": cfg_scale}
+    answer = NODES["ACEStepThink"][0].VALIDATE_INPUTS(**given_values)
+    if answer is True:
+        PlannerSettings(**given_values)
+    else:
+        assert "allowed is" in answer
+
+
+def test_without_a_planner_its_loader_says_what_to_download(tmp_path):
+    loader = NODES["ACEStepLoadLanguageModel"][0]
+    with use(Host(models=tmp_path)):
+        name = inputs(loader)["language_model"][1]["default"]
+        answer = loader.VALIDATE_INPUTS(language_model=name)
+        assert "acestep-graph download acestep-5Hz-lm-1.7B" in answer and str(tmp_path) in answer
+        assert loader.VALIDATE_INPUTS(language_model=name, download_missing=True) is True

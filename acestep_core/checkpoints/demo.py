@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..models.acestep import AceStepModel
 from ..models.config import ModelConfig
 from ..models.oobleck import OobleckConfig, OobleckVAE, Snake
-from ..models.qwen3 import Qwen3, Qwen3Config
+from ..models.qwen3 import LM_SIZES, Qwen3, Qwen3Config
 
 DIT = ModelConfig(
     hidden_size=64,
@@ -37,12 +37,22 @@ TEXT = Qwen3Config(
     num_key_value_heads=1,
     head_dim=16,
 )
+LM = Qwen3Config(
+    vocab_size=LM_SIZES["0.6B"].vocab_size,
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    head_dim=16,
+)
 VAE = OobleckConfig(encoder_base_channels=8, channel_multiples=(1, 1, 2, 2, 2), decoder_channels=8)
 
 FILES = {
     "diffusion_models/acestep_v1.5_turbo.safetensors": (AceStepModel, DIT, ""),
     "acestep/acestep-v15-base/model.safetensors": (AceStepModel, DIT, ""),
     "text_encoders/qwen_0.6b_ace15.safetensors": (Qwen3, TEXT, "model."),
+    "text_encoders/qwen_1.7b_ace15.safetensors": (Qwen3, LM, "model."),
     "vae/ace_1.5_vae.safetensors": (OobleckVAE, VAE, ""),
 }
 

@@ -14,20 +14,18 @@ from ..host import Host
 class Turn(Protocol):
     """A step that only reads and writes tensors which stay where they are."""
 
+    count: int
+
     @property
     def state(self) -> tuple[Tensor, ...]: ...
 
-    @property
-    def cache(self) -> object: ...
-
-    def turn(self, seen: int) -> None: ...
+    def turn(self, ahead: int, masked: bool = False) -> None: ...
 
 
 class Graphed:
-    """``loop.turn``, captured once for each number of cached tokens that is looked at.
+    """``loop.turn``, captured once for every ``bucket`` steps ahead, and replayed for all steps up to there.
 
-    That number is rounded up to ``bucket``, so a song of a minute needs a graph or two. Where a capture fails,
-    the rest is decoded step by step and the host is told.
+    Where a capture fails, the rest is decoded step by step and the host is told.
     """
 
     def __init__(self, loop: Turn, bucket: int, host: Host):
@@ -35,30 +33,30 @@ class Graphed:
         self.graphs: dict[int, Callable[[], None]] = {}
         self.broken = False
 
-    def __call__(self, seen: int) -> None:
-        if self.broken:
-            return self.loop.turn(seen)
-        rounded = min(-(-seen // self.bucket) * self.bucket, self.loop.cache.capacity)  # type: ignore[attr-defined]
-        if rounded not in self.graphs:
+    def __call__(self, ahead: int) -> None:
+        reach = min(-(-ahead // self.bucket) * self.bucket, self.loop.count)
+        if reach not in self.graphs and not self.broken:
             try:
-                self.graphs[rounded] = self._captured(rounded)
+                self.graphs[reach] = self._captured(reach)
             except RuntimeError as error:
                 self.broken = True
                 self.host.say(f"CUDA graphs do not work here ({error}); the planner decodes step by step.")
-                return self.loop.turn(seen)
-        self.graphs[rounded]()
+        if self.broken:
+            self.loop.turn(ahead)
+        else:
+            self.graphs[reach]()
 
-    def _captured(self, seen: int) -> Callable[[], None]:
+    def _captured(self, reach: int) -> Callable[[], None]:
         kept = [tensor.clone() for tensor in self.loop.state]
         try:
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
-                self.loop.turn(seen)
+                self.loop.turn(reach, masked=True)
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                self.loop.turn(seen)
+                self.loop.turn(reach, masked=True)
         finally:
             for tensor, value in zip(self.loop.state, kept, strict=True):
                 tensor.copy_(value)

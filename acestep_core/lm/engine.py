@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ..checkpoints.handles import LanguageModel
 from ..host import Host
-from ..models.qwen3 import KeyValues, Qwen3
+from ..models.qwen3 import Group, KeyValues, Qwen3
 from ..tasks.codes import CODE_RATE
-from .backends import uses_graphs
+from .backends import TORCH, graphs_work
 from .cuda_graph import Graphed
 from .grammar import BLOCK_TOKENS, Lyrics, Step, Walk
 from .settings import PlannerSettings
@@ -29,6 +29,8 @@ PREFILL_TOKENS = 1024
 """Tokens of a prompt that are read at once."""
 CACHE_STEP = 256
 """A cache holds a multiple of this many tokens."""
+GRAPH_STEP = 512
+"""Codes a CUDA graph is captured for at once: between two multiples of it, graphs are alike."""
 FEW = 4096
 """Up to this many options, their rows of the head are gathered; beyond, the head is computed whole."""
 
@@ -90,9 +92,9 @@ def write(
     device = host.prepare(lm.module, "lm", _memory(lm, len(prompts), expected + budget))
     generator = torch.Generator().manual_seed(seed)
     bar, started = host.progress(budget, what, "token", open_ended=True), time.perf_counter()
-    rows = _Rows(lm.module, prompts, 1, _rounded(expected), device)
-    head, weight = _Head(lm.module), lm.module.embed_tokens.weight
-    used = torch.zeros(weight.shape[0], dtype=torch.bool, device=device)
+    rows = Rows(lm.module, [read_prompt(lm.module, ids, device) for ids in prompts])
+    head = _Head(lm.module)
+    used = torch.zeros(lm.module.config.vocab_size, dtype=torch.bool, device=device)
     used[torch.tensor([*prompts[0]], device=device)] = True
 
     written: list[int] = []
@@ -105,7 +107,7 @@ def write(
         token = options.only
         if token is None:
             if waiting:
-                rows.feed(torch.tensor([waiting], device=device).expand(len(prompts), -1))
+                rows.feed(waiting)
                 used[torch.tensor(waiting, device=device)] = True
                 waiting = []
             ids = head.place(options.ids)
@@ -148,22 +150,18 @@ def write_codes(
     size = len(seeds) if settings.chunk == 0 else settings.chunk
     size = size if settings.parallel else 1
     chunks = [seeds[i : i + size] for i in range(0, len(seeds), size)]
-    capacity = _rounded(max(map(len, prompts)) + count)
     widest = len(prompts) * max(map(len, chunks))
-    device = host.prepare(lm.module, "lm", _memory(lm, widest, capacity))
-    graphs, note = uses_graphs(lm.backend, device.type, torch.version.hip is not None)
-    if note:
-        host.say(note)
+    device = host.prepare(lm.module, "lm", _memory(lm, widest, max(map(len, prompts)) + count))
+    graphs = lm.backend != TORCH and graphs_work(host)
     bar, started = host.progress(count * len(chunks), "writing codes", "code"), time.perf_counter()
     found: list[tuple[int, ...]] = []
+    read = [read_prompt(lm.module, ids, device) for ids in prompts]
     for number, chunk in enumerate(chunks):
-        rows = _Rows(lm.module, prompts, len(chunk), capacity, device)
-        loop = CodeLoop(lm, rows, count, settings, chunk)
-        turn = Graphed(loop, CACHE_STEP * 2, host) if graphs else loop.turn
+        loop = CodeLoop(lm, read, count, settings, chunk)
+        turn = Graphed(loop, GRAPH_STEP, host) if graphs else loop.turn
         pace = _Pace(device)
         for step in range(count):
-            turn(rows.longest + 1)
-            rows.longest += 1
+            turn(step + 1)
             pace.keep()
             done = number * count + step + 1
             rate = len(chunk) * done / max(time.perf_counter() - started, 1e-6)
@@ -179,26 +177,33 @@ class CodeLoop:
     """
 
     def __init__(
-        self, lm: LanguageModel, rows: _Rows, count: int, settings: PlannerSettings, seeds: Sequence[int]
+        self, lm: LanguageModel, read: Sequence[Read], count: int, settings: PlannerSettings, seeds: Sequence[int]
     ) -> None:
-        span, device = vocabulary_of(lm.tokenizer).codes, rows.hidden.device
-        self.module, self.settings, self.cache = lm.module, settings, rows.cache
-        self.first, self.sides = span.start, rows.hidden.shape[0] // len(seeds)
-        self.head = lm.module.embed_tokens.weight[span.start : span.stop]
+        span, songs = vocabulary_of(lm.tokenizer).codes, len(seeds)
+        self.module, self.settings, self.count, self.sides = lm.module, settings, count, len(read)
+        self.first, self.head = span.start, lm.module.embed_tokens.weight[span.start : span.stop]
+        device = self.head.device
         draws = [torch.rand(count, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         self.draws = torch.stack(draws, dim=1).to(device)
-        self.hidden, self.positions = rows.hidden.clone(), rows.positions.clone()
+        self.lengths = [prompt.length for prompt in read]
+        self.caches = [prompt.cache.copied(songs, _rounded(prompt.length + count)) for prompt in read]
+        self.hidden = torch.cat([prompt.state.repeat(songs, 1) for prompt in read])
+        self.positions = [torch.tensor([length], device=device) for length in self.lengths]
         self.step = torch.zeros(1, dtype=torch.long, device=device)
-        self.codes = torch.zeros(count, len(seeds), dtype=torch.long, device=device)
-        self.used = torch.zeros(len(seeds), len(span), dtype=torch.bool, device=device)
+        self.codes = torch.zeros(count, songs, dtype=torch.long, device=device)
+        self.used = torch.zeros(songs, len(span), dtype=torch.bool, device=device)
 
     @property
     def state(self) -> tuple[Tensor, ...]:
         """What a turn changes, but for keys and values, which a repeated turn writes alike."""
-        return self.hidden, self.positions, self.step, self.codes, self.used
+        return self.hidden, self.step, self.codes, self.used, *self.positions
 
-    def turn(self, seen: int) -> None:
-        """Choose one code a song and read it; ``seen`` cached tokens are looked at."""
+    def turn(self, ahead: int, masked: bool = False) -> None:
+        """Choose one code a song and read it.
+
+        Args:
+            ahead: codes looked at, this one among them. masked: there may be fewer of them than that.
+        """
         scores = F.linear(self.hidden, self.head).float()
         if self.sides == 2:
             scores = guide(scores, self.settings.cfg_scale)
@@ -209,50 +214,59 @@ class CodeLoop:
         self.codes.index_copy_(0, self.step, chosen[None])
         if penalty != 1:
             self.used.scatter_(1, chosen[:, None], True)
-        ids = (chosen + self.first).repeat(self.sides)[:, None]
-        self.hidden.copy_(self.module.further(ids, self.positions[:, None], self.cache, seen)[:, -1])
-        self.positions.add_(1)
-        self.step.add_(1)
+        self.read((chosen + self.first).repeat(self.sides)[:, None], ahead, masked)
+
+    def read(self, ids: Tensor, ahead: int, masked: bool = False) -> None:
+        """Read one token a row, ids [rows, 1]."""
+        groups = [
+            Group(cache, position, length + ahead, masked)
+            for cache, position, length in zip(self.caches, self.positions, self.lengths, strict=True)
+        ]
+        self.hidden.copy_(self.module.further(ids, groups)[:, -1])
+        for counter in (self.step, *self.positions):
+            counter.add_(1)
 
 
-class _Rows:
-    """Prompts that have been read, ``copies`` of each, and room for what follows.
+@dataclass(frozen=True)
+class Read:
+    """A prompt that has been read: its cache of one row, its ``length``, and the state behind it [1, H]."""
 
-    Attributes:
-        hidden: [rows, H], the state behind the last token of each row.
-        positions: [rows], where the next token of each row goes. longest: tokens of the longest row.
-    """
+    cache: KeyValues
+    length: int
+    state: Tensor
 
-    def __init__(
-        self, module: Qwen3, prompts: Sequence[Sequence[int]], copies: int, capacity: int, device: torch.device
-    ) -> None:
-        self.module = module
-        dtype = module.embed_tokens.weight.dtype
-        self.cache = KeyValues(module.config, len(prompts) * copies, capacity, device, dtype)
-        last = []
-        for number, ids in enumerate(prompts):
-            first, length = number * copies, len(ids)
-            row, tokens = self.cache.row(first), torch.tensor([list(ids)], device=device)
-            positions = torch.arange(length, device=device)[None]
-            for start in range(0, length, PREFILL_TOKENS):
-                part = slice(start, min(start + PREFILL_TOKENS, length))
-                state = module.further(tokens[:, part], positions[:, part], row, part.stop)[:, -1]
-            for copy in range(first + 1, first + copies):
-                self.cache.copy_row(first, copy, length)
-            last.append(state.expand(copies, -1))
-        self.hidden = torch.cat(last)
-        lengths = torch.tensor([len(ids) for ids in prompts], device=device)
-        self.positions, self.longest = lengths.repeat_interleave(copies), max(map(len, prompts))
 
-    def feed(self, ids: Tensor) -> None:
-        """Read ``ids`` [rows, T] behind what is there; the cache grows where it is full."""
-        more = ids.shape[1]
-        self.longest += more
-        if self.longest > self.cache.capacity:
-            self.cache = self.cache.grown(_rounded(self.longest + self.cache.capacity))
-        places = self.positions[:, None] + torch.arange(more, device=ids.device)
-        self.hidden = self.module.further(ids, places, self.cache, self.longest)[:, -1]
-        self.positions = self.positions + more
+def read_prompt(module: Qwen3, ids: Sequence[int], device: torch.device) -> Read:
+    """Read a prompt once, in parts that keep memory low."""
+    length, tokens = len(ids), torch.tensor([list(ids)], device=device)
+    cache = KeyValues(module.config, 1, _rounded(length), device, module.embed_tokens.weight.dtype)
+    for start in range(0, length, PREFILL_TOKENS):
+        stop = min(start + PREFILL_TOKENS, length)
+        group = Group(cache, torch.arange(start, stop, device=device), stop)
+        state = module.further(tokens[:, start:stop], [group])[:, -1]
+    return Read(cache, length, state)
+
+
+class Rows:
+    """Sequences that grow by the same tokens, one behind each prompt. ``hidden`` [rows, H] is where they stand."""
+
+    def __init__(self, module: Qwen3, read: Sequence[Read]) -> None:
+        self.module, self.caches = module, [prompt.cache for prompt in read]
+        self.lengths = [prompt.length for prompt in read]
+        self.hidden = torch.cat([prompt.state for prompt in read])
+
+    def feed(self, tokens: Sequence[int]) -> None:
+        """Read ``tokens`` in every row. Caches grow where they are full."""
+        device, groups = self.hidden.device, []
+        for number, length in enumerate(self.lengths):
+            stop = length + len(tokens)
+            if stop > self.caches[number].capacity:
+                self.caches[number] = self.caches[number].copied(1, _rounded(2 * stop))
+            places = torch.arange(length, stop, device=device)
+            groups.append(Group(self.caches[number], places, stop, masked=len(tokens) > 1))
+            self.lengths[number] = stop
+        ids = torch.tensor([list(tokens)], device=device).expand(len(groups), -1)
+        self.hidden = self.module.further(ids, groups)[:, -1]
 
 
 class _Head:

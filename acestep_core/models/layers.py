@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import Rotary, Visible, attend, attend_visible, rotate, visible
 
-Place = tuple[Tensor, Tensor]
-"""Where tokens go in a cache: row [B, 1] and position [B, T] of each."""
+
+@dataclass(frozen=True)
+class Kept:
+    """What one layer keeps of rows that are equally long.
+
+    Attributes:
+        keys, values: [rows, capacity, kv heads, D], written in place. positions: [T], places of the next tokens.
+        seen: how many tokens are looked at. bias: [1, 1, T, seen], None where all of them are seen.
+    """
+
+    keys: Tensor
+    values: Tensor
+    positions: Tensor
+    seen: int
+    bias: Tensor | None
 
 
 class RMSNorm(nn.Module):
@@ -78,16 +94,21 @@ class Attention(nn.Module):
         out = attend(q, k, v, causal=causal) if who is None else attend_visible(q, k, v, who)
         return self.o_proj(out)
 
-    def further(self, x: Tensor, table: Rotary, place: Place, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    def further(self, x: Tensor, table: Rotary, groups: Sequence[Kept]) -> Tensor:
         """Self-attention of the next tokens x [B, T, width] to all before them and to each other.
 
-        Their own keys and values are written to ``place`` in ``keys`` and ``values`` [B, S, kv heads, D], of
-        which ``bias`` [B, 1, T, seen] tells how many and which are seen.
+        The rows of x are those of the groups, in order. Their keys and values are written where each group says.
         """
         k, v = self.keys_values(x)
-        keys[place], values[place] = rotate(k, table), v
-        seen = bias.shape[-1]
-        return self.o_proj(attend(rotate(self.queries(x), table), keys[:, :seen], values[:, :seen], bias))
+        q, k = rotate(self.queries(x), table), rotate(k, table)
+        out, first = [], 0
+        for group in groups:
+            rows = slice(first, first + group.keys.shape[0])
+            first = rows.stop
+            group.keys.index_copy_(1, group.positions, k[rows])
+            group.values.index_copy_(1, group.positions, v[rows])
+            out.append(attend(q[rows], group.keys[:, : group.seen], group.values[:, : group.seen], group.bias))
+        return self.o_proj(torch.cat(out) if len(out) > 1 else out[0])
 
     def cross(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attention of x [B, T, width] to keys and values made once by :meth:`keys_values`."""
@@ -108,9 +129,9 @@ class EncoderLayer(nn.Module):
         x = x + self.self_attn(self.input_layernorm(x), table, who, causal)
         return x + self.mlp(self.post_attention_layernorm(x))
 
-    def further(self, x: Tensor, table: Rotary, place: Place, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-        """:meth:`forward` for the next tokens of a sequence; see :meth:`Attention.further`."""
-        x = x + self.self_attn.further(self.input_layernorm(x), table, place, keys, values, bias)
+    def further(self, x: Tensor, table: Rotary, groups: Sequence[Kept]) -> Tensor:
+        """:meth:`forward` for the next tokens of sequences; see :meth:`Attention.further`."""
+        x = x + self.self_attn.further(self.input_layernorm(x), table, groups)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attention import rotary
-from .layers import EncoderLayer, RMSNorm
+from .attention import Rotary, rotary
+from .layers import EncoderLayer, Kept, RMSNorm
 
 
 @dataclass(frozen=True)
@@ -90,22 +90,18 @@ class Qwen3(nn.Module):
             x = layer(x, table, causal=True)
         return self.norm(x)
 
-    def further(self, ids: Tensor, positions: Tensor, cache: KeyValues, seen: int) -> Tensor:
-        """The next tokens of every row of ``cache`` → their last hidden states [B, T, H].
+    def further(self, ids: Tensor, groups: Sequence[Group]) -> Tensor:
+        """The next tokens ids [B, T] of sequences → their last hidden states [B, T, H].
 
-        Args:
-            ids: [B, T]. positions: [B, T], places of these tokens in their rows; rows may be of different length.
-            seen: tokens of the cache that are looked at, at least the largest position + 1. Beyond its own
-                position a token sees nothing.
+        The rows are those of the groups, in order; each group is of one length and has a cache of its own.
         """
         x = self.embed_tokens(ids)
-        beyond = torch.arange(seen, device=ids.device) > positions[..., None]
-        bias = torch.zeros(beyond.shape, device=x.device, dtype=x.dtype).masked_fill_(beyond, float("-inf"))[:, None]
-        place = (torch.arange(ids.shape[0], device=ids.device)[:, None], positions)
-        cos, sin = cache.table
-        table = (cos[positions], sin[positions])
-        for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
-            x = layer.further(x, table, place, keys, values, bias)
+        tables = [group.table() for group in groups]
+        table = (torch.cat([cos for cos, _ in tables]), torch.cat([sin for _, sin in tables]))
+        biases = [group.bias(x) for group in groups]
+        for number, layer in enumerate(self.layers):
+            kept = [group.layer(number, bias) for group, bias in zip(groups, biases, strict=True)]
+            x = layer.further(x, table, kept)
         return self.norm(x)
 
 
@@ -133,24 +129,44 @@ class KeyValues:
         """Memory of one token of one row."""
         return 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * dtype.itemsize
 
-    def grown(self, capacity: int) -> KeyValues:
-        """The same with room for more."""
-        layers, rows, length, heads, dim = self.keys.shape
+    def copied(self, rows: int, capacity: int) -> KeyValues:
+        """The first row as ``rows`` rows with room for ``capacity`` tokens, at least those it has."""
+        layers, _, length, heads, dim = self.keys.shape
         larger = copy.copy(self)
         for side in ("keys", "values"):
-            room = getattr(self, side).new_zeros(layers, rows, capacity, heads, dim)
-            room[:, :, :length] = getattr(self, side)
+            room = self.keys.new_zeros(layers, rows, capacity, heads, dim)
+            room[:, :, :length] = getattr(self, side)[:, :1]
             setattr(larger, side, room)
         larger.table = rotary(capacity, dim, self.theta, self.keys.device, self.keys.dtype)
         return larger
 
-    def row(self, index: int) -> KeyValues:
-        """One row alone, sharing its memory."""
-        alone = copy.copy(self)
-        alone.keys, alone.values = self.keys[:, index : index + 1], self.values[:, index : index + 1]
-        return alone
 
-    def copy_row(self, source: int, target: int, length: int) -> None:
-        """Make the first ``length`` tokens of row ``target`` those of row ``source``."""
-        for side in (self.keys, self.values):
-            side[:, target, :length] = side[:, source, :length]
+@dataclass(frozen=True)
+class Group:
+    """Sequences of one length in a step of decoding.
+
+    Attributes:
+        cache: what they have said. positions: [T], places of the next tokens.
+        seen: tokens of the cache that are looked at, at least the largest position + 1.
+        masked: whether a token could see beyond its own place. Not for one token and no more seen than there is.
+    """
+
+    cache: KeyValues
+    positions: Tensor
+    seen: int
+    masked: bool = True
+
+    def table(self) -> Rotary:
+        """Rotary table [rows, T, 1, D/2]."""
+        cos, sin = (side[self.positions].expand(self.cache.keys.shape[1], -1, -1, -1) for side in self.cache.table)
+        return cos, sin
+
+    def bias(self, x: Tensor) -> Tensor | None:
+        """[1, 1, T, seen], lowest beyond a token's own place."""
+        if not self.masked:
+            return None
+        beyond = torch.arange(self.seen, device=x.device) > self.positions[:, None]
+        return torch.zeros(beyond.shape, device=x.device, dtype=x.dtype).masked_fill_(beyond, float("-inf"))[None, None]
+
+    def layer(self, number: int, bias: Tensor | None) -> Kept:
+        return Kept(self.cache.keys[number], self.cache.values[number], self.positions, self.seen, bias)

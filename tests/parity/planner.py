@@ -17,7 +17,7 @@ from acestep_graph.acestep_core.lm import engine, grammar, parsing, prompts, thi
 from acestep_graph.acestep_core.lm.settings import NO_INPUT, PlannerSettings
 from acestep_graph.acestep_core.lm.token_sampling import guide, penalise, top_k_floor, top_p_floor
 from acestep_graph.acestep_core.lm.vocabulary import Vocabulary, vocabulary_of
-from acestep_graph.acestep_core.models.qwen3 import KeyValues
+from acestep_graph.acestep_core.models.qwen3 import Group, KeyValues
 from acestep_graph.acestep_core.tasks.codes import parse_item
 
 from .golden import Difference, Fixtures, close, equal, golden
@@ -36,12 +36,12 @@ def lm_forward(fixtures: Fixtures) -> Iterator[Difference]:
         yield close(f"{side}.logits", logits[-8:], g[f"{side}.logits_last8"])
         cache = KeyValues(module.config, 1, ids.shape[1] + 5, ids.device, weight.dtype)
         for start, stop in ((0, 3), (3, ids.shape[1] - 1), (ids.shape[1] - 1, ids.shape[1])):
-            places = torch.arange(start, stop)[None]
-            state = module.further(ids[:, start:stop], places, cache, cache.capacity)
+            group = Group(cache, torch.arange(start, stop), cache.capacity)
+            state = module.further(ids[:, start:stop], [group])
         yield close(f"{side}.cached", F.linear(state[0, -1:], weight), g[f"{side}.logits_last8"][-1:])
-    prompts_read = [row[row != vocabulary_of(fixtures.lm.tokenizer).tokenizer.end_of_text] for row in g["leftpad.ids"]]
-    rows = engine._Rows(module, [ids.tolist() for ids in prompts_read], 1, 256, weight.device)
-    yield close("batch of two lengths", F.linear(rows.hidden, weight), g["leftpad.logits_last"])
+    end = fixtures.lm.tokenizer.end_of_text
+    read = [engine.read_prompt(module, row[row != end].tolist(), weight.device) for row in g["leftpad.ids"]]
+    yield close("two lengths", F.linear(engine.Rows(module, read).hidden, weight), g["leftpad.logits_last"])
     pair = torch.cat((last["cond"], last["uncond"]))
     for name in (n for n in g if n.startswith("cfg_")):
         yield close(name, guide(pair, float(name[4:]))[0], g[name])

@@ -1,0 +1,57 @@
+"""The collection of example descriptions and songs, for whoever wants to begin somewhere."""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..song import Song, make_song
+
+FILE = Path(__file__).resolve().parent.parent / "data" / "examples.json"
+
+
+@dataclass(frozen=True)
+class Description:
+    """A song in a sentence, as one types it into Create Sample."""
+
+    description: str
+    instrumental: bool
+    language: str
+
+
+@functools.cache
+def _collection() -> tuple[tuple[Description, ...], tuple[Song, ...]]:
+    data = json.loads(FILE.read_text(encoding="utf-8"))
+    return (
+        tuple(Description(**entry) for entry in data["descriptions"]),
+        tuple(make_song(**entry) for entry in data["songs"]),
+    )
+
+
+def descriptions() -> tuple[Description, ...]:
+    return _collection()[0]
+
+
+def songs() -> tuple[Song, ...]:
+    return _collection()[1]
+
+
+def random_description(seed: int) -> Description:
+    """The description that belongs to ``seed``."""
+    return random.Random(seed).choice(descriptions())
+
+
+def random_song(seed: int, language: str | None = None) -> Song:
+    """The song that belongs to ``seed``, among those in ``language``.
+
+    Raises:
+        ValueError: there is no song in that language; says in which there are.
+    """
+    found = [song for song in songs() if language in (None, song.language)]
+    if not found:
+        there = ", ".join(sorted({song.language for song in songs()}))
+        raise ValueError(f"There is no example song in {language!r}; there are some in {there}.")
+    return random.Random(seed).choice(found)
