@@ -49,12 +49,14 @@ class Canvas:
         unknown = set(widgets) - set(declared) - {"after_generate"}
         if unknown:
             raise ValueError(f"{kind} has no widget {', '.join(sorted(unknown))}; it has {', '.join(declared)}")
-        values = []
+        values, control = [], "randomize"
         for entry in saved_widgets(cls):
             if entry is None:
-                values.append(widgets.get("after_generate", "randomize"))
+                values.append(widgets.get("after_generate", control))
             else:
                 values.append(widgets.get(entry.name, entry.default))
+                asked = entry.options.get("control_after_generate")
+                control = asked if isinstance(asked, str) else "randomize"
         properties = {"Node name for S&R": kind}
         properties |= {"cnr_id": PACK, "ver": VERSION} if kind.startswith("ACEStep") else {"cnr_id": "comfy-core"}
         return self._add(
@@ -159,9 +161,10 @@ class Page:
     inputs: list[dict[str, Any]] = field(default_factory=list)
     middle: list[dict[str, Any]] = field(default_factory=list)
     result: list[dict[str, Any]] = field(default_factory=list)
+    models_too: list[dict[str, Any]] = field(default_factory=list)
 
     def group(self, inputs: str = "2  What to make") -> Canvas:
-        self.canvas.group("1  Models", self.models, self.note)
+        self.canvas.group("1  Models", self.models, *self.models_too, self.note)
         self.canvas.group(inputs, *self.inputs)
         self.canvas.group("3  Make it", *self.middle)
         self.canvas.group("4  Listen", *self.result)
@@ -169,6 +172,7 @@ class Page:
 
 
 COLUMNS = (0, 480, 1020, 1440)
+PLANNER = "acestep-5Hz-lm-1.7B"
 
 
 def page(name: str, model: str, note: str) -> Page:
@@ -185,6 +189,22 @@ def add_song(page: Page, at: int, height: int = 690, **widgets: Any) -> dict[str
     song = page.canvas.node("ACEStepSong", "Song", (COLUMNS[1], at), (460, height), **widgets)
     page.inputs.append(song)
     return song
+
+
+def add_planner(page: Page, at: tuple[int, int]) -> dict[str, Any]:
+    """The planner's loader, in the group of the models."""
+    file = published(PLANNER)
+    loader = page.canvas.node("ACEStepLoadLanguageModel", "Load planner", at, (400, 210), language_model=file["name"])
+    loader["properties"]["models"] = [file]
+    page.models_too.append(loader)
+    return loader
+
+
+def add_shown(page: Page, source: dict[str, Any], output: str, title: str, at: tuple[int, int], height: int) -> None:
+    """Text of a node, shown on the canvas."""
+    shown = page.canvas.node("PreviewAny", title, at, (460, height))
+    page.canvas.link(source, output, shown, "source")
+    page.inputs.append(shown)
 
 
 def add_source(page: Page, at: int, recording: str = "Full mix", title: str = "Source") -> dict[str, Any]:
@@ -402,7 +422,96 @@ def complete() -> Canvas:
     return p.group("2  The track and the style")
 
 
-WORKFLOWS = (custom, remix, repaint, extend, extract, all_stems, lego, complete)
+def simple() -> Canvas:
+    p = page(
+        "simple",
+        TURBO,
+        "## Simple: a song from one sentence\n"
+        "The planner writes caption, lyrics, tempo, key and length from your **description**, then the codes the "
+        "music follows.\n\n"
+        "Read its proposal in *The song* and correct it in *Change what you like*: only what comes behind is made "
+        "again. Another seed in *Create Sample* gives another song, another seed in the sampler another take.\n\n"
+        "Needs the 2B turbo model and a language model (1.7B; 0.6B for small cards).",
+    )
+    planner = add_planner(p, (COLUMNS[0], 420))
+    p.note["pos"], p.note["size"] = [COLUMNS[0], 730], [400, 400]
+    create = p.canvas.node("ACEStepCreateSample", "Create Sample", (COLUMNS[1], 0), (460, 470), seed=7)
+    edit = p.canvas.node("ACEStepEditSong", "Change what you like", (COLUMNS[1], 580), (460, 470))
+    p.canvas.link(planner, "lm", create, "lm")
+    p.canvas.link(create, "song", edit, "song")
+    p.inputs += [create, edit]
+    add_shown(p, edit, "text", "The song", (COLUMNS[1], 1160), 420)
+    return planned(p, planner, edit, "song")
+
+
+def planned(p: Page, planner: dict[str, Any], source: dict[str, Any], output: str) -> Canvas:
+    """From a song through Think to music."""
+    think = p.canvas.node("ACEStepThink", "Think", (COLUMNS[2], 0), (340, 520), seed=7)
+    p.canvas.link(planner, "lm", think, "lm")
+    p.canvas.link(source, output, think, "song")
+    task = add_task(p, "ACEStepText2Music", "Text to music", 230)
+    task["pos"] = [COLUMNS[2], 630]
+    p.canvas.link(think, "song", task, "song")
+    p.canvas.link(think, "codes", task, "codes")
+    p.middle.insert(0, think)
+    add_result(p, add_sampler(p, task, 970))
+    report = p.canvas.node("PreviewAny", "The plan", (COLUMNS[3], 1060), (360, 280))
+    p.canvas.link(think, "report", report, "source")
+    p.result.append(report)
+    return p.group("2  What to make")
+
+
+def think() -> Canvas:
+    p = page(
+        "think",
+        TURBO,
+        "## Think: your own words, planned\n"
+        "Like *custom*, but the planner first fills in what is on *auto*, writes a fuller caption and the codes the "
+        "music follows.\n\n"
+        "To have caption and lyrics rewritten, switch **Format Song** on (Ctrl+B): it is bypassed here.\n\n"
+        "Needs the 2B turbo model and a language model (1.7B; 0.6B for small cards).",
+    )
+    planner = add_planner(p, (COLUMNS[0], 420))
+    p.note["pos"], p.note["size"] = [COLUMNS[0], 730], [400, 330]
+    song = add_song(p, 0, 620)
+    rewrite = p.canvas.node("ACEStepFormat", "Format Song", (COLUMNS[1], 730), (460, 330), seed=7)
+    rewrite["mode"] = 4
+    p.canvas.link(planner, "lm", rewrite, "lm")
+    p.canvas.link(song, "song", rewrite, "song")
+    p.inputs.append(rewrite)
+    return planned(p, planner, rewrite, "song")
+
+
+def transcribe() -> Canvas:
+    p = page(
+        "transcribe",
+        TURBO,
+        "## Transcribe: what is this music?\n"
+        f"Listens to a recording and writes down caption, lyrics, tempo, key and length. {YOUR_OWN}\n\n"
+        "The song can go straight into another workflow, for example as the words of a remix.\n\n"
+        "Needs the 2B turbo model for its audio codes, and a language model (1.7B; 0.6B for small cards).",
+    )
+    canvas, planner = p.canvas, add_planner(p, (COLUMNS[0], 420))
+    p.note["pos"], p.note["size"] = [COLUMNS[0], 730], [400, 290]
+    source = add_source(p, 0)
+    codes = canvas.node("ACEStepSourceToCodes", "Source to codes", (COLUMNS[2], 0), (340, 110))
+    heard = canvas.node("ACEStepTranscribe", "Transcribe", (COLUMNS[2], 220), (340, 270), seed=7)
+    canvas.link(p.models, "model", codes, "model")
+    canvas.link(source, "source", codes, "source")
+    canvas.link(planner, "lm", heard, "lm")
+    canvas.link(codes, "codes", heard, "codes")
+    shown = canvas.node("PreviewAny", "The song", (COLUMNS[3], 0), (460, 490))
+    canvas.link(heard, "report", shown, "source")
+    p.middle += [codes, heard]
+    p.result.append(shown)
+    canvas.group("1  Models", p.models, *p.models_too, p.note)
+    canvas.group("2  The recording", *p.inputs)
+    canvas.group("3  Listen to it", *p.middle)
+    canvas.group("4  Read", *p.result)
+    return canvas
+
+
+WORKFLOWS = (simple, custom, think, transcribe, remix, repaint, extend, extract, all_stems, lego, complete)
 
 
 def build() -> dict[str, str]:

@@ -46,6 +46,8 @@ LM = Qwen3Config(
     num_key_value_heads=1,
     head_dim=16,
 )
+END_OF_TURN = 151_645
+"""Id of ``<|im_end|>``."""
 VAE = OobleckConfig(encoder_base_channels=8, channel_multiples=(1, 1, 2, 2, 2), decoder_channels=8)
 
 FILES = {
@@ -67,6 +69,8 @@ def build(folder: Path, seed: int = 0) -> list[Path]:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         module = randomize(kind(config), seed + number)
+        if config is LM:
+            let_replies_end(module)
         tensors = {prefix + key: value.to(torch.bfloat16) for key, value in published_vae(module).items()}
         save_file(tensors, path, metadata={"about": "random weights of acestep-graph's demo; sounds like noise"})
     return written
@@ -89,6 +93,13 @@ def randomize(module: nn.Module, seed: int) -> nn.Module:
                 noise *= 0.3
             parameter.copy_(noise)
     return module.requires_grad_(False)
+
+
+def let_replies_end(planner: Qwen3) -> None:
+    """Make the end of the turn come after some hundred words; random weights alone would go on for thousands."""
+    with torch.no_grad():
+        planner.embed_tokens.weight[:, 0] = 5.0
+        planner.embed_tokens.weight[END_OF_TURN, 0] = 11.0
 
 
 def published_vae(module: nn.Module) -> dict[str, Tensor]:

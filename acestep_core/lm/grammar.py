@@ -142,9 +142,9 @@ class Walk:
             return Options(torch.tensor(sorted(self.node or {})), certain=step.certain and self.taken == 0)
         if isinstance(step, Lyrics):
             return Options(words.lyrics)
-        if self.broken:
-            return Options(words.indents_or(step.exit))
-        return Options(torch.tensor([words.newline]) if self.taken >= step.limit else words.text)
+        if self.taken >= step.limit:
+            return Options(torch.tensor([step.exit if self.broken else words.newline]))
+        return Options(words.indents_or(step.exit) if self.broken else words.text)
 
     def take(self, token: int) -> None:
         """Go on with ``token``, which must be one of the options."""

@@ -6,12 +6,13 @@ what a model may get wrong.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import yaml
 
 from ..song import (
     BPM_RANGE,
@@ -54,10 +55,13 @@ class Reply:
 def read(raw: str) -> Reply:
     """Take a reply apart. Nothing is required: what is missing or cannot be read is simply not there."""
     metas: dict[str, Any] = {}
-    for name, value in _fields(raw).items():
+    for name, lines in _fields(raw).items():
+        value = _joined(lines)
+        if not value:
+            continue
         if name in ("bpm", "duration"):
             metas[name] = _try(int, value, value)
-        elif name in FIELDS and value:
+        elif name in FIELDS:
             metas[name] = value
     return Reply(metas, _lyrics(raw), parse_item(raw))
 
@@ -68,8 +72,8 @@ def _thought(raw: str) -> str:
     return inner if inner.strip() else _FIRST_CODE.split(raw, maxsplit=1)[0]
 
 
-def _fields(raw: str) -> dict[str, str]:
-    """Every ``name: value`` of the thought, names in lower case, folded lines joined by one space."""
+def _fields(raw: str) -> dict[str, list[str]]:
+    """The lines of every ``name: value`` of the thought; names in lower case, folded lines below their own."""
     found: dict[str, list[str]] = {}
     current: list[str] = []
     for line in _thought(raw).split("\n"):
@@ -80,8 +84,11 @@ def _fields(raw: str) -> dict[str, str]:
         elif ":" in line:
             name, _, rest = line.partition(":")
             current = found[name.strip().lower()] = [rest]
-    joined = {name: " ".join(part for line in lines if (part := line.strip())) for name, lines in found.items()}
-    return {name: value for name, value in joined.items() if value}
+    return found
+
+
+def _joined(lines: list[str]) -> str:
+    return " ".join(part for line in lines if (part := line.strip()))
 
 
 def _lyrics(raw: str) -> str:
@@ -92,7 +99,7 @@ def _lyrics(raw: str) -> str:
 
 def song_of(raw: str) -> Song:
     """The song a reply describes. Values out of range are drawn into it; those that make no sense are left out."""
-    fields = {SYNONYMS.get(name, name): _unquoted(value) for name, value in _fields(raw).items()}
+    fields = {SYNONYMS.get(name, name): _scalar(lines) for name, lines in _fields(raw).items()}
     language = fields.get("language", "").lower()
     return make_song(
         caption=_plain(fields.get("caption", "")),
@@ -114,16 +121,16 @@ def _plain(text: str) -> str:
     return "" if text.strip().upper() == "N/A" else _CONTROL.sub("", text)
 
 
-def _unquoted(value: str) -> str:
-    """A YAML scalar without its quotes or block mark."""
-    mark, _, rest = value.partition(" ")
+def _scalar(lines: list[str]) -> str:
+    """A YAML scalar without its quotes or block mark, on one line."""
+    plain = _joined(lines)
+    mark, _, rest = plain.partition(" ")
     if mark in _BLOCK_MARKS:
-        return rest.strip()
-    if len(value) > 1 and value[0] == value[-1] == "'":
-        return value[1:-1].replace("''", "'")
-    if len(value) > 1 and value[0] == value[-1] == '"':
-        return str(_try(json.loads, value, value[1:-1]))
-    return value
+        return rest
+    if plain[:1] not in ("'", '"'):
+        return plain
+    value = _try(yaml.safe_load, "\n".join(lines), None)
+    return " ".join(value.split()) if isinstance(value, str) else plain.strip(plain[0])
 
 
 def _within(value: str | None, limits: tuple[float, float]) -> float | None:
@@ -134,5 +141,5 @@ def _within(value: str | None, limits: tuple[float, float]) -> float | None:
 def _try(parse: Callable[[Any], Any], value: Any, otherwise: Any) -> Any:
     try:
         return parse(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, yaml.YAMLError):
         return otherwise
