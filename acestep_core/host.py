@@ -65,6 +65,11 @@ class Progress:
         self.host.on_progress(min(done, self.total), self.total, text)
         self.host.check_cancelled()
 
+    def finish(self, done: int) -> None:
+        """Open-ended work is over after ``done``: the bar is full."""
+        text = f"{self.what}: {self._count(done)}, {time.perf_counter() - self.started:.1f} s"
+        self.host.on_progress(self.total, self.total, text)
+
 
 class Host:
     """A plain Python program around the engine.

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("diffusers")
 
 from benchmarks import __main__ as command  # noqa: E402
-from benchmarks import dit, load, vae  # noqa: E402
+from benchmarks import dit, lm, load, vae  # noqa: E402
 from benchmarks.side_by_side import Setting, table  # noqa: E402
 
 QUICK = Setting(size="tiny", runs=1)
@@ -23,6 +23,12 @@ def test_every_sampler_gives_the_same_latents():
 def test_both_decoders_give_the_same_sound():
     rows = vae.rows(QUICK, [0.4, 20.6])
     assert all(row["max difference"] <= 1e-4 for row in rows), table(rows)
+
+
+def test_every_planner_writes_the_same_codes():
+    rows = lm.rows(QUICK, tokens=2, songs=(2,))
+    assert [row["against"] for row in rows] == ["transformers generate", "ours, whole vocabulary sorted"]
+    assert all(row["same tokens"] == 1 for row in rows), table(rows)
 
 
 def test_the_checkpoint_written_for_loading_loads(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from acestep_graph.acestep_core import audio
 from acestep_graph.acestep_core.checkpoints import demo
 from acestep_graph.acestep_core.host import Host
 from acestep_graph.headless.declared import node_table, saved_widgets
+from acestep_graph.headless.execute import Cache
 from tests.pack import ROOT
 
 FILES = sorted((ROOT / "workflows").glob("*.json"))
@@ -52,16 +54,27 @@ def test_it_has_a_note_groups_and_models_to_download(file):
     assert models and all(m["url"].startswith("https://huggingface.co/") and m["directory"] for m in models)
 
 
-SECONDS = {"custom": 10, "extend": 24}
+SHORT = {
+    "custom": ["Song.duration=10"],
+    "simple": ["Change what you like.duration=10"],
+    "think": ["Song.duration=10"],
+}
+"""Settings that keep pieces short whose length is otherwise open."""
+
+SECONDS = {**dict.fromkeys(SHORT, 10), "extend": 24}
 """Length of the music where it is not the example recording's twelve seconds."""
 
-FILES_MADE = {"custom": 2, "remix": 2, "lego": 2, "all-stems": 12}
+FILES_MADE = {"custom": 2, "simple": 2, "think": 2, "remix": 2, "lego": 2, "all-stems": 12}
+WITHOUT_SOUND = ("transcribe",)
+with_sound = pytest.mark.parametrize(
+    "file", [file for file in FILES if file.stem not in WITHOUT_SOUND], ids=lambda file: file.stem
+)
 
 
-@each_file
+@with_sound
 def test_it_runs_without_comfyui(file, model_folder, tmp_path):
     host = Host(models=model_folder, output=tmp_path, device="cpu")
-    headless.run(file, host, settings=[*(["Song.duration=10"] if file.stem == "custom" else []), "Sampler.steps=2"])
+    headless.run(file, host, settings=[*SHORT.get(file.stem, ()), "Sampler.steps=2"])
     made = sorted(path for path in tmp_path.rglob("*") if path.suffix in (".mp3", ".flac"))
     assert len(made) == FILES_MADE.get(file.stem, 1)
     seconds = SECONDS.get(file.stem, 12)
@@ -73,6 +86,40 @@ def test_it_runs_without_comfyui(file, model_folder, tmp_path):
     assert json.loads(tags["workflow"])["nodes"] and json.loads(tags["prompt"])
     if "acestep" in tags:
         assert json.loads(tags["acestep"])["seeds"][0] == 42 and tags["acestep_item"] == "0"
+
+
+def test_transcribe_describes_a_recording(model_folder, tmp_path):
+    host = Host(models=model_folder, output=tmp_path, device="cpu")
+    made = headless.run(ROOT / "workflows" / "transcribe.json", host)
+    (text,) = [text for done in made.done for text in done.ui.get("text", ())]
+    for field in ("caption: ", "bpm: ", "key: ", "time signature: ", "duration: ", "language: ", "tokens/s"):
+        assert field in text
+
+
+NEEDS_PLANNER = ("simple", "think", "transcribe")
+
+
+def test_without_a_planner_only_its_workflows_stop_and_say_what_to_download(model_folder, tmp_path):
+    lean = tmp_path / "models"
+    shutil.copytree(model_folder, lean, ignore=shutil.ignore_patterns("qwen_1.7b*"))
+    host = Host(models=lean, output=tmp_path / "out", device="cpu")
+    for file in FILES:
+        if file.stem in NEEDS_PLANNER:
+            with pytest.raises(Exception, match="acestep-graph download acestep-5Hz-lm-1.7B"):
+                headless.run(file, host)
+    headless.run(ROOT / "workflows" / "custom.json", host, settings=[*SHORT["custom"], "Sampler.steps=1"])
+    assert list((tmp_path / "out").rglob("*.mp3"))
+
+
+def test_a_new_sampler_seed_does_not_ask_the_planner_again(model_folder, tmp_path):
+    host, cache = Host(models=model_folder, output=tmp_path, device="cpu"), Cache()
+    for seed in (1, 2):
+        wanted = [*SHORT["simple"], "Sampler.steps=1", f"Sampler.seed={seed}"]
+        made = headless.run(ROOT / "workflows" / "simple.json", host, settings=wanted, cache=cache)
+        cached = {done.node.title: done.cached for done in made.done}
+        asked_again = {title for title in ("Create Sample", "Think", "Text to music") if not cached.get(title, True)}
+        assert asked_again == ({"Create Sample", "Think", "Text to music"} if seed == 1 else set())
+        assert not cached["Sampler"]
 
 
 def test_repaint_leaves_the_rest_of_the_file_as_it_was(model_folder, tmp_path):

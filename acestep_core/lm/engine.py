@@ -126,6 +126,7 @@ def write(
         walk.take(token)
         written.append(token)
         waiting.append(token)
+    bar.finish(len(written))
     taken = time.perf_counter() - started
     return Written(tuple(written), lm.tokenizer.decode(written), walk.done, taken, tuple(traced))
 

@@ -12,6 +12,10 @@ from torch import Tensor
 from .settings import PlannerSettings
 
 
+BELOW_ONE = 1 - 2**-23
+"""A float32 times this is smaller, so that a draw of almost 1 stays within what was summed."""
+
+
 def guide(scores: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance on raw scores: u + scale·(c − u), for rows [c…, u…] [2B, n] → [B, n]."""
     conditional, unconditional = scores.chunk(2)
@@ -89,5 +93,5 @@ def choose(scores: Tensor, draws: Tensor, settings: PlannerSettings) -> Tensor:
         probabilities = torch.where(probabilities >= floor, probabilities, 0.0)
     reached = probabilities.cumsum(-1)
     total = reached[..., -1:]
-    aim = torch.minimum(draws[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    aim = torch.minimum(draws[:, None] * total, total * BELOW_ONE)
     return torch.searchsorted(reached, aim, right=True).squeeze(-1)
