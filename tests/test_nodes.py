@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from acestep_graph.acestep_core.host import Host, use
 from acestep_graph.acestep_core.lm.settings import PlannerSettings
 from acestep_graph.acestep_core.sampling.settings import SamplerSettings
+from acestep_graph.acestep_core.song import make_song
 from acestep_graph.acestep_core.tasks.instructions import TRACKS
 from acestep_graph.nodes import NODES
 from tests.pack import ROOT
@@ -199,3 +201,52 @@ def test_without_a_planner_its_loader_says_what_to_download(tmp_path):
         answer = loader.VALIDATE_INPUTS(language_model=name)
         assert "acestep-graph download acestep-5Hz-lm-1.7B" in answer and str(tmp_path) in answer
         assert loader.VALIDATE_INPUTS(language_model=name, download_missing=True) is True
+
+
+def defaults(cls, **changed):
+    """Keyword arguments of a fresh node, some of them changed."""
+    return {
+        name: changed.get(name, options.get("default"))
+        for name, (_, options) in cls.INPUT_TYPES()["required"].items()
+        if name in changed or "default" in options
+    }
+
+
+def test_an_untouched_edit_node_changes_nothing():
+    edit = NODES["ACEStepEditSong"][0]
+    song = make_song("jazz", "[Verse]\nla", "fr", bpm=90, duration=33)
+    assert edit.VALIDATE_INPUTS(**{k: v for k, v in defaults(edit).items() if k in ("bpm", "duration")}) is True
+    assert edit().edit(**defaults(edit, song=song))[0] == song
+    changed, text = edit().edit(**defaults(edit, song=song, bpm=0, key="Bb minor", vocals="instrumental", duration=-1))
+    assert (changed.bpm, changed.key, changed.instrumental, changed.duration) == (None, "Bb minor", True, -1)
+    assert "key: Bb minor" in text and "bpm: auto" in text
+    assert "allowed" in edit.VALIDATE_INPUTS(bpm=7, duration=0.0)
+
+
+def test_merging_and_showing_songs():
+    merge, info = NODES["ACEStepMergeSongs"][0], NODES["ACEStepSongInfo"][0]
+    mine, theirs = make_song("jazz"), make_song("rock", "la", "de", bpm=120)
+    assert merge().merge(**defaults(merge, song=mine, proposal=theirs))[0] == mine.filled_from(theirs)
+    made, _ = merge().merge(**defaults(merge, song=mine, proposal=theirs, caption="proposal first"))
+    assert info().show(made)[1:5] == ("rock", "la", "de", 120)
+
+
+def test_a_random_song_needs_no_planner():
+    draw = NODES["ACEStepRandomSong"][0]().draw
+    assert draw(3, "auto") == draw(3, "auto") != draw(4, "auto")
+    assert draw(3, "ja")[0].language == "ja"
+
+
+def test_a_random_example_is_what_create_sample_asks_for(monkeypatch):
+    from acestep_graph.acestep_core.lm import examples, songs
+
+    asked = []
+    proposal = SimpleNamespace(song="song", report=lambda: "report")
+    monkeypatch.setattr(songs, "create", lambda lm, text, **given: asked.append((text, given)) or proposal)
+    create = NODES["ACEStepCreateSample"][0]
+    made = create().create(**defaults(create, lm=None, random_example=True, seed=5, language="fr"))
+    wanted = examples.random_description(5)
+    assert made == ("song", "report", wanted.description)
+    assert asked[0][0] == wanted.description and asked[0][1]["language"] == wanted.language
+    create().create(**defaults(create, lm=None, description="my own", instrumental=True, temperature=0.5))
+    assert asked[1][0] == "my own" and asked[1][1]["instrumental"] and asked[1][1]["settings"].temperature == 0.5

@@ -99,3 +99,39 @@ def test_auto_duration_is_one_draw_that_repeats():
 def test_long_texts_are_allowed_and_noted():
     assert not make_song("x" * 511, "y" * 4095).notes()
     assert len(make_song("x" * 600, "y" * 5000).notes()) == 2
+
+
+MINE = make_song("jazz", bpm=90, language="fr", lyrics="[Verse]\nmine")
+THEIRS = make_song("rock", "[Verse]\ntheirs", "de", bpm=120, key="Am", time_signature=3, duration=50)
+
+
+def test_a_song_is_filled_only_where_it_is_open():
+    made = MINE.filled_from(THEIRS)
+    assert (made.caption, made.lyrics, made.language, made.bpm) == ("jazz", "[Verse]\nmine", "fr", 90)
+    assert (made.key, made.time_signature, made.duration) == ("A minor", "3", 50)
+    assert made.complete and not MINE.complete
+    assert make_song("x").filled_from(make_song(instrumental=True)).instrumental
+    assert make_song("x", instrumental=True).filled_from(THEIRS).sung == "[Instrumental]"
+
+
+def test_merging_prefers_what_is_preferred_and_completes_it():
+    assert words.merged(MINE, THEIRS) == MINE.filled_from(THEIRS)
+    made = words.merged(MINE, THEIRS, ["caption", "metas"])
+    assert (made.caption, made.bpm, made.lyrics, made.language) == ("rock", 120, "[Verse]\nmine", "fr")
+    assert words.merged(MINE, make_song(), list(words.PARTS)) == MINE
+
+
+def test_edited_songs_are_checked():
+    assert words.edited(MINE, key="f#m", duration=20).key == "F# minor"
+    assert words.edited(MINE) == MINE
+    with pytest.raises(ValueError, match="bpm"):
+        words.edited(MINE, bpm=5)
+    silent = words.edited(MINE, instrumental=True)
+    assert silent.sung == "[Instrumental]" and words.edited(silent, instrumental=False).sung == MINE.lyrics
+    assert words.edited(make_song("x", "[Instrumental]"), instrumental=False).sung == ""
+
+
+def test_a_song_reads_well():
+    text = THEIRS.text()
+    assert "bpm: 120" in text and "duration: 50 s" in text and text.endswith("theirs")
+    assert "key: auto" in MINE.text()

@@ -6,6 +6,7 @@ noise.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -37,15 +38,7 @@ TEXT = Qwen3Config(
     num_key_value_heads=1,
     head_dim=16,
 )
-LM = Qwen3Config(
-    vocab_size=LM_SIZES["0.6B"].vocab_size,
-    hidden_size=32,
-    intermediate_size=64,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    head_dim=16,
-)
+LM = replace(TEXT, vocab_size=LM_SIZES["1.7B"].vocab_size)
 END_OF_TURN = 151_645
 """Id of ``<|im_end|>``."""
 VAE = OobleckConfig(encoder_base_channels=8, channel_multiples=(1, 1, 2, 2, 2), decoder_channels=8)

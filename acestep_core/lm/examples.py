@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ..song import Song, make_song
 
+Entry = TypeVar("Entry")
 FILE = Path(__file__).resolve().parent.parent / "data" / "examples.json"
 
 
@@ -41,7 +44,7 @@ def songs() -> tuple[Song, ...]:
 
 def random_description(seed: int) -> Description:
     """The description that belongs to ``seed``."""
-    return random.Random(seed).choice(descriptions())
+    return _drawn(descriptions(), seed)
 
 
 def random_song(seed: int, language: str | None = None) -> Song:
@@ -54,4 +57,10 @@ def random_song(seed: int, language: str | None = None) -> Song:
     if not found:
         there = ", ".join(sorted({song.language for song in songs()}))
         raise ValueError(f"There is no example song in {language!r}; there are some in {there}.")
-    return random.Random(seed).choice(found)
+    return _drawn(found, seed)
+
+
+def _drawn(entries: Sequence[Entry], seed: int) -> Entry:
+    """Mixed, but so that seeds in a row go through all entries before one comes again."""
+    order = random.Random(len(entries)).sample(range(len(entries)), len(entries))
+    return entries[order[seed % len(entries)]]

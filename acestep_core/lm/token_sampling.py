@@ -11,7 +11,6 @@ from torch import Tensor
 
 from .settings import PlannerSettings
 
-
 BELOW_ONE = 1 - 2**-23
 """A float32 times this is smaller, so that a draw of almost 1 stays within what was summed."""
 

@@ -63,6 +63,9 @@ def prepare(
     if codes and codes.for_item(0):
         seconds, origin = seconds_of(codes.for_item(0)), "of the codes"
     notes = () if origin == "as given" else (f"Length {seconds:g} s ({origin}).",)
+    without = sum(not codes.for_item(index) for index in range(batch)) if codes else 0
+    if without:
+        notes += (f"{without} of {batch} variations have no codes and are made from the text alone.",)
     settings = {"duration_origin": origin}
     if codes:
         settings |= {"audio_codes": codes.text(), "audio_cover_strength": codes_strength}

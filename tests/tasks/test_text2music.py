@@ -12,8 +12,9 @@ from acestep_graph.acestep_core import codec
 from acestep_graph.acestep_core.host import Cancelled, Host
 from acestep_graph.acestep_core.sampling.sampler import sample
 from acestep_graph.acestep_core.sampling.settings import SamplerSettings
-from acestep_graph.acestep_core.song import Song
+from acestep_graph.acestep_core.song import Song, make_song
 from acestep_graph.acestep_core.tasks import reference, text2music
+from acestep_graph.acestep_core.tasks.codes import Codes
 from tests import models, pack
 
 LYRICS = ("[Verse]\none", "[Chorus]\nsome other words, many more of them", "", "la la la la\nla la")
@@ -167,3 +168,19 @@ def test_no_encoder_runs_twice_for_equal_items():
     finally:
         hook.remove()
     assert len(calls) == 1
+
+
+def test_variations_without_codes_are_said():
+    two = Codes(((1, 2, 3) * 20, (4, 5, 6) * 20))
+    batch = text2music.prepare(models.diffusion(), models.text_encoder(), make_song("jazz"), batch=3, codes=two)
+    assert any("1 of 3 variations have no codes" in note for note in batch.notes)
+    one = Codes(((1, 2, 3) * 20,))
+    batch = text2music.prepare(models.diffusion(), models.text_encoder(), make_song("jazz"), batch=3, codes=one)
+    assert not any("no codes" in note for note in batch.notes)
+
+
+def test_a_planner_that_wrote_no_codes_leaves_text_to_music():
+    song = make_song("jazz", duration=10)
+    plain = text2music.prepare(models.diffusion(), models.text_encoder(), song)
+    empty = text2music.prepare(models.diffusion(), models.text_encoder(), song, codes=Codes(()))
+    assert (empty.instruction, empty.seconds, empty.settings) == (plain.instruction, plain.seconds, plain.settings)
