@@ -194,7 +194,7 @@ def add_song(page: Page, at: int, height: int = 690, **widgets: Any) -> dict[str
 def add_planner(page: Page, at: tuple[int, int]) -> dict[str, Any]:
     """The planner's loader, in the group of the models."""
     file = published(PLANNER)
-    loader = page.canvas.node("ACEStepLoadLanguageModel", "Load planner", at, (400, 210), language_model=file["name"])
+    loader = page.canvas.node("ACEStepLoadLanguageModel", "Load planner", at, (400, 300), language_model=file["name"])
     loader["properties"]["models"] = [file]
     page.models_too.append(loader)
     return loader
@@ -434,7 +434,7 @@ def simple() -> Canvas:
         "Needs the 2B turbo model and a language model (1.7B; 0.6B for small cards).",
     )
     planner = add_planner(p, (COLUMNS[0], 420))
-    p.note["pos"], p.note["size"] = [COLUMNS[0], 730], [400, 400]
+    p.note["pos"], p.note["size"] = [COLUMNS[0], 830], [400, 400]
     create = p.canvas.node("ACEStepCreateSample", "Create Sample", (COLUMNS[1], 0), (460, 470), seed=7)
     edit = p.canvas.node("ACEStepEditSong", "Change what you like", (COLUMNS[1], 580), (460, 470))
     p.canvas.link(planner, "lm", create, "lm")
@@ -472,7 +472,7 @@ def think() -> Canvas:
         "Needs the 2B turbo model and a language model (1.7B; 0.6B for small cards).",
     )
     planner = add_planner(p, (COLUMNS[0], 420))
-    p.note["pos"], p.note["size"] = [COLUMNS[0], 730], [400, 330]
+    p.note["pos"], p.note["size"] = [COLUMNS[0], 830], [400, 330]
     song = add_song(p, 0, 620)
     rewrite = p.canvas.node("ACEStepFormat", "Format Song", (COLUMNS[1], 730), (460, 330), seed=7)
     rewrite["mode"] = 4
@@ -492,7 +492,7 @@ def transcribe() -> Canvas:
         "Needs the 2B turbo model for its audio codes, and a language model (1.7B; 0.6B for small cards).",
     )
     canvas, planner = p.canvas, add_planner(p, (COLUMNS[0], 420))
-    p.note["pos"], p.note["size"] = [COLUMNS[0], 730], [400, 290]
+    p.note["pos"], p.note["size"] = [COLUMNS[0], 830], [400, 290]
     source = add_source(p, 0)
     codes = canvas.node("ACEStepSourceToCodes", "Source to codes", (COLUMNS[2], 0), (340, 110))
     heard = canvas.node("ACEStepTranscribe", "Transcribe", (COLUMNS[2], 220), (340, 270), seed=7)
