@@ -170,6 +170,9 @@ class Think(_Planner):
             "Let the planner choose tempo, key, time signature and length where they are on auto. "
             "Where all four are given, it is not asked, and the next two do nothing."
         )
+        negative = (
+            f"What guidance moves away from, in words. {s.NO_INPUT} or empty: from music made without any request."
+        )
         cfg = "How strongly the codes follow caption and lyrics. 1: no guidance, and twice as light."
         return {
             "required": {
@@ -183,7 +186,7 @@ class Think(_Planner):
                 "write_codes": switch(True, "Write codes. Off: only the plan."),
                 **choosing(),
                 "cfg_scale": number(DEFAULT.cfg_scale, *s.CFG_RANGE, 0.1, cfg),
-                "negative_prompt": text("What guidance moves away from.", DEFAULT.negative_prompt),
+                "negative_prompt": text(negative, DEFAULT.negative_prompt),
             },
             "optional": {"planner_settings": SETTINGS_INPUT, "debug": DEBUG},
         }

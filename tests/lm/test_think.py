@@ -99,7 +99,7 @@ def test_a_detected_language_reaches_the_song():
 
 def test_without_a_plan_an_open_length_is_drawn_and_said():
     made = thought(make_song("jazz", bpm=90), parts=Parts(metas=False))
-    assert made.song.duration == 98 or 10 <= made.song.duration <= 120
+    assert 10 <= made.song.duration <= 120
     assert len(made.codes.items[0]) == made.song.duration * 5
     assert f"duration: {made.song.duration:g}" in made.plan and any("drawn" in note for note in made.notes)
 
