@@ -87,11 +87,12 @@ class EditSong:
     @classmethod
     def INPUT_TYPES(cls) -> dict:
         low, high = words.DURATION_RANGE
+        lyrics = "New lyrics, all of them. Empty: keep. For an instrumental song, set vocals to sung as well."
         return {
             "required": {
                 "song": socket(SONG, "The song to change."),
                 "caption": text("New caption. Empty: keep.", multiline=True),
-                "lyrics": text("New lyrics, all of them. Empty: keep.", multiline=True),
+                "lyrics": text(lyrics, multiline=True),
                 "vocals": choice((KEEP, SUNG, INSTRUMENTAL), "Whether it is sung. instrumental: lyrics are not used."),
                 "language": choice((KEEP, *words.LANGUAGES), "Language of the lyrics."),
                 "bpm": whole(

@@ -94,8 +94,8 @@ def write(
     bar, started = host.progress(budget, what, "token", open_ended=True), time.perf_counter()
     rows = Rows(lm.module, [read_prompt(lm.module, ids, device) for ids in prompts])
     head = _Head(lm.module)
-    used = torch.zeros(lm.module.config.vocab_size, dtype=torch.bool, device=device)
-    used[torch.tensor([*prompts[0]], device=device)] = True
+    penalty, used = settings.repetition_penalty, torch.zeros(lm.module.config.vocab_size, dtype=torch.bool)
+    used[list(prompts[0])] = True
 
     written: list[int] = []
     waiting: list[int] = []
@@ -108,13 +108,14 @@ def write(
         if token is None:
             if waiting:
                 rows.feed(waiting)
-                used[torch.tensor(waiting, device=device)] = True
+                require_numbers(rows.hidden)
+                used[waiting] = True
                 waiting = []
             ids = head.place(options.ids)
             scores = head.scores(rows.hidden, ids)
             scores = guide(scores, settings.cfg_scale) if len(prompts) == 2 else scores
-            if settings.repetition_penalty != 1:
-                scores = penalise(scores, used[ids][None], settings.repetition_penalty)
+            if penalty != 1:
+                scores = penalise(scores, used[options.ids][None].to(device), penalty)
             draw = torch.rand(1, generator=generator).to(device)
             pick = scores.argmax(-1) if options.certain else choose(scores, draw, settings)
             token = int(ids[pick])
@@ -163,6 +164,8 @@ def write_codes(
         pace = _Pace(device)
         for step in range(count):
             turn(step + 1)
+            if device.type == "cpu" or step + 1 == count:
+                require_numbers(loop.hidden)
             pace.keep()
             done = number * count + step + 1
             rate = len(chunk) * done / max(time.perf_counter() - started, 1e-6)
@@ -245,7 +248,18 @@ def read_prompt(module: Qwen3, ids: Sequence[int], device: torch.device) -> Read
         stop = min(start + PREFILL_TOKENS, length)
         group = Group(cache, torch.arange(start, stop, device=device), stop)
         state = module.further(tokens[:, start:stop], [group])[:, -1]
+    require_numbers(state)
     return Read(cache, length, state)
+
+
+def require_numbers(state: Tensor) -> None:
+    """Raise where a state overflowed; what is kept of it would spoil all that follows."""
+    if not bool(torch.isfinite(state).all()):
+        kind = str(state.dtype).removeprefix("torch.")
+        raise FloatingPointError(
+            f"The planner's numbers overflowed in {kind}. Load it with precision bf16 or fp32; "
+            "if it was, its file is damaged: download it again."
+        )
 
 
 class Rows:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .prompts import FIELDS
+from .settings import LONGEST_RANGE
 from .vocabulary import Node, Vocabulary
 
 CAPTION_TOKENS = 512
@@ -78,7 +79,7 @@ def block(
     *,
     given: Mapping[str, object] | None = None,
     skip: Collection[str] = (),
-    longest: int = 600,
+    longest: int = LONGEST_RANGE[1],
     lyrics: bool = False,
     caption_limit: int = CAPTION_TOKENS,
 ) -> tuple[Step, ...]:

@@ -24,9 +24,12 @@ from ..song import (
     parse_key,
     parse_time_signature,
 )
-from ..tasks.codes import parse_item
+from ..tasks.codes import CODE_TOKEN, parse_item
+from .prompts import END
+from .prompts import FIELDS as PLAN_FIELDS
 
-FIELDS = ("bpm", "caption", "duration", "genres", "keyscale", "language", "timesignature")
+FIELDS = (*PLAN_FIELDS, "genres")
+"""What is read; genres are written by older replies only."""
 SYNONYMS = {
     "tempo": "bpm",
     "key": "keyscale",
@@ -35,11 +38,9 @@ SYNONYMS = {
     "vocal_language": "language",
 }
 _THOUGHT = re.compile(r"<think>(.*?)</think>|<reasoning>(.*?)</reasoning>", re.DOTALL)
-_FIRST_CODE = re.compile(r"<\|audio_code_\d+\|>")
 _HEADER = re.compile(r"^#\s*Lyri[c|cs]?\s*\n", re.IGNORECASE)
 _LOOSE_HEADER = re.compile(r"^(?:#\s*Languages?\s*\n[^\n#]*\n+)?(?:#\s*Lyrics?\s*(?:\n|$))?", re.IGNORECASE)
 _CONTROL = re.compile(r"<\|[a-z0-9_]+\|>|</?think>|</?tool_(?:call|response)>")
-_END_OF_TURN = "<|im_end|>"
 _BLOCK_MARKS = ("|", "|-", "|+", ">", ">-", ">+")
 
 
@@ -69,7 +70,7 @@ def read(raw: str) -> Reply:
 def _thought(raw: str) -> str:
     match = _THOUGHT.search(raw)
     inner = (match[1] or match[2] or "").strip("\n") if match else ""
-    return inner if inner.strip() else _FIRST_CODE.split(raw, maxsplit=1)[0]
+    return inner if inner.strip() else CODE_TOKEN.split(raw, maxsplit=1)[0]
 
 
 def _fields(raw: str) -> dict[str, list[str]]:
@@ -94,7 +95,7 @@ def _joined(lines: list[str]) -> str:
 def _lyrics(raw: str) -> str:
     _, end, after = raw.partition("</think>")
     after = _HEADER.sub("", after.strip()) if end else ""
-    return after.strip().removesuffix(_END_OF_TURN).strip()
+    return after.strip().removesuffix(END).strip()
 
 
 def song_of(raw: str) -> Song:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..sampling.settings import BATCH_RANGE
+from ..song import DURATION_RANGE
 
 NO_INPUT = "NO USER INPUT"
 """What the model was trained to read where the user gave nothing."""
@@ -17,7 +18,7 @@ PENALTY_RANGE = (1.0, 2.0)
 CHUNK_RANGE = (0, BATCH_RANGE[1])
 LAYOUTS = ("current", "legacy")
 """Prompts of the codes phase: as the model was trained, or as the original wrote them until February 2026."""
-LONGEST_RANGE = (10, 600)
+LONGEST_RANGE = (int(DURATION_RANGE[0]), int(DURATION_RANGE[1]))
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class PlannerSettings:
     layout: str = "current"
     chunk: int = 8
     parallel: bool = True
-    longest: int = 600
+    longest: int = LONGEST_RANGE[1]
 
     def __post_init__(self) -> None:
         ranges = {

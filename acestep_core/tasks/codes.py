@@ -15,7 +15,7 @@ from .reference import silence_of
 
 CODE_RATE = 5
 LARGEST_CODE = 63999
-_CODE = re.compile(r"<\|audio_code_(\d+)\|>")
+CODE_TOKEN = re.compile(r"<\|audio_code_(\d+)\|>")
 _ITEM = re.compile(r"\n\s*\n|\n-{3,}\n")
 
 
@@ -47,7 +47,9 @@ def seconds_of(codes: Sequence[int]) -> float:
 
 def parse_item(text: str) -> tuple[int, ...]:
     """Codes in a text: every ``<|audio_code_N|>``, cut to 63999; anything else is ignored."""
-    return tuple(min(int(digits), LARGEST_CODE) if len(digits) < 9 else LARGEST_CODE for digits in _CODE.findall(text))
+    return tuple(
+        min(int(digits), LARGEST_CODE) if len(digits) < 9 else LARGEST_CODE for digits in CODE_TOKEN.findall(text)
+    )
 
 
 def parse_codes(text: str) -> Codes:

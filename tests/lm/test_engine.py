@@ -1,5 +1,8 @@
 """The decoding engine beside transformers, and alone: batches, caches, replays, cancelling."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -194,6 +197,35 @@ def test_repetition_penalty_makes_repeats_rarer():
         for p in (1.0, 1.5)
     )
     assert len(set(wary)) > len(set(plain))
+
+
+def test_overflowing_numbers_are_said_at_once():
+    lm = planner()
+    broken = replace(lm, module=copy.deepcopy(lm.module))
+    broken.module.norm.weight.fill_(float("nan"))
+    for ask in (
+        lambda: engine.write_codes(broken, asked(), 20, SAMPLED, [1], HOST),
+        lambda: engine.write(broken, asked(False), grammar.block(words()), SAMPLED, 1, HOST),
+    ):
+        with pytest.raises(FloatingPointError, match="precision bf16 or fp32"):
+            ask()
+
+
+def test_numbers_that_overflow_later_are_said_too(monkeypatch):
+    module, calls = planner().module, []
+    further = module.further
+
+    def spoiled(ids, groups):
+        calls.append(ids.shape)
+        return further(ids, groups) * (float("inf") if len(calls) > 9 else 1.0)
+
+    monkeypatch.setattr(module, "further", spoiled)
+    with pytest.raises(FloatingPointError):
+        engine.write_codes(planner(), asked(), 20, SAMPLED, [1], HOST)
+    assert len(calls) == 10
+    calls.clear()
+    with pytest.raises(FloatingPointError):
+        engine.write(planner(), asked(False), grammar.block(words()), SAMPLED, 1, HOST)
 
 
 def test_codes_of_real_numbers_lie_in_a_row():
