@@ -1,37 +1,58 @@
-"""From latents to something one keeps: ComfyUI's values, files, and a record of every setting as used."""
+"""From latents to ComfyUI's values and back, with a record of every setting as used."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from . import audio as sound
 from . import codec
+from .checkpoints.fingerprint import described
 from .checkpoints.handles import Autoencoder, DiffusionModel
-from .host import Host
+from .lm.score import PlannerScore
+from .lyrics.timing import LyricScore, Timing
 from .sampling.conditioning import Conditioning, Splice
 from .sampling.sampler import Sampled
-from .save_location import save_sounds
+from .tasks.codes import Codes, parse_codes
 from .tasks.source import Source, encode_source
 
 VERSION = "0.1.0"
 
 
 @dataclass(frozen=True)
+class Score:
+    """How good one piece is, from 0 to 1: by the planner, by its lyrics. None where it could not be judged."""
+
+    planner: PlannerScore | None = None
+    lyrics: LyricScore | None = None
+
+    def by(self, what: str) -> float | None:
+        """The score ``planner``, ``lyrics`` or ``both`` (the mean of those there are)."""
+        parts = {"planner": self.planner, "lyrics": self.lyrics}
+        found = [part.total for name, part in parts.items() if part is not None and what in (name, "both")]
+        return sum(found) / len(found) if found else None
+
+    def report(self) -> str:
+        return "\n".join(part.report() for part in (self.planner, self.lyrics) if part is not None)
+
+
+@dataclass(frozen=True)
 class Result:
-    """One batch: the latents, what they were made from, and every setting as plain values."""
+    """One batch: the latents, what they were made from, and every setting as plain values.
+
+    ``scores`` and ``timings`` are empty, or have an entry (perhaps None) for each item.
+    """
 
     made: Sampled
     conditioning: Conditioning
     record: Mapping[str, Any]
+    scores: tuple[Score | None, ...] = ()
+    timings: tuple[Timing | None, ...] = ()
 
 
 def make_result(model: DiffusionModel, conditioning: Conditioning, made: Sampled) -> Result:
@@ -52,12 +73,52 @@ def make_result(model: DiffusionModel, conditioning: Conditioning, made: Sampled
         **made.record(),
         "model_kind": model.kind,
         "model_files": [Path(f).name for f in model.report.files],
+        "models": [*_weights("dit", model.report.files), *_weights("text", conditioning.text_files)],
         "dtype": model.report.dtype,
         "notes": [*conditioning.notes, *made.notes],
         "time_costs": {name: round(seconds, 3) for name, seconds in made.times.items()},
         "acestep_graph_version": VERSION,
     }
     return Result(made, conditioning, record)
+
+
+def _weights(component: str, files: Sequence[str]) -> list[dict[str, Any]]:
+    return [described(component, file) for file in files]
+
+
+def codes_of(result: Result) -> Codes:
+    """Codes that a result was made from, one list an item; none where there were none."""
+    text = result.record.get("audio_codes")
+    return parse_codes(text) if text else Codes(())
+
+
+def times_text(record: Mapping[str, Any]) -> str:
+    """Where the time went, a line a stage."""
+    return "\n".join(f"{name}: {seconds:.2f} s" for name, seconds in record["time_costs"].items())
+
+
+def chosen(result: Result, indices: Sequence[int]) -> Result:
+    """The items ``indices`` of a result, in this order, as a result of their own."""
+    made, kept = result.made, list(indices)
+
+    def of(values: tuple) -> tuple:
+        return tuple(values[i] for i in kept) if values else ()
+
+    seeds = of(made.seeds)
+    codes = codes_of(result)
+    record = {"batch_seeds": list(made.seeds), **result.record, "seeds": list(seeds)}
+    if codes:
+        record["audio_codes"] = Codes(tuple(codes.for_item(i) for i in kept)).text()
+    smaller = replace(made, latents=made.latents[kept], lengths=of(made.lengths), frames=of(made.frames), seeds=seeds)
+    conditioning = replace(result.conditioning, items=of(result.conditioning.items))
+    return replace(
+        result,
+        made=smaller,
+        conditioning=conditioning,
+        record=record,
+        scores=of(result.scores),
+        timings=of(result.timings),
+    )
 
 
 def summary(result: Result) -> str:
@@ -80,17 +141,18 @@ EXTRA = "acestep"
 
 @dataclass(frozen=True)
 class Trim:
-    """What decoding one item of a LATENT needs besides its samples: frames made, frames kept, splice."""
+    """What decoding one item of a LATENT needs besides its samples: frames made, frames kept, splice; and its seed."""
 
     length: int
     frames: int
     splice: Splice | None = None
+    seed: int | None = None
 
 
 def as_latent(made: Sampled, conditioning: Conditioning) -> dict[str, Any]:
     """ComfyUI's LATENT: samples [B, 64, T]."""
-    each = zip(made.lengths, made.frames, conditioning.items, strict=True)
-    trims = tuple(Trim(length, frames, item.splice) for length, frames, item in each)
+    each = zip(made.lengths, made.frames, conditioning.items, made.seeds, strict=True)
+    trims = tuple(Trim(length, frames, item.splice, seed) for length, frames, item, seed in each)
     return {"samples": made.latents.transpose(1, 2).contiguous(), "type": "audio", EXTRA: trims}
 
 
@@ -113,7 +175,8 @@ def to_audio(vae: Autoencoder, latent: Mapping[str, Any], peak_db: float | None,
     audio = sound.limit_peak(audio)
     if peak_db is not None:
         audio = sound.normalize_peak(audio, peak_db)
-    return {"waveform": audio, "sample_rate": vae.module.config.sampling_rate}
+    about = {"seed": trims[0].seed, "vae_files": vae.report.files}
+    return {"waveform": audio, "sample_rate": vae.module.config.sampling_rate, EXTRA: about}
 
 
 def _samples(vae: Autoencoder, latent: Mapping[str, Any]) -> Tensor:
@@ -176,71 +239,14 @@ def source_of(
 ) -> Source:
     """A source from ComfyUI's AUDIO (first item of a batch), with the LATENT it was made from, if any."""
     own = None if latent is None else _samples(vae, latent)[:1].transpose(1, 2).float()
-    return encode_source(vae, sound.for_model(audio)[0], latents=own, seed=seed)
+    source = encode_source(vae, sound.for_model(audio)[0], latents=own, seed=seed)
+    return replace(source, sampled_with=_seed_of(audio, latent))
 
 
-def tags(result: Result | None, prompt: Any, extra: Mapping[str, Any] | None) -> dict[str, str]:
-    """Tags of a file: the workflow where ComfyUI's readers look, and the song for players and people."""
-    found: dict[str, str] = {}
-    if prompt is not None:
-        found["prompt"] = json.dumps(prompt)
-    found.update({name: json.dumps(value) for name, value in (extra or {}).items()})
-    if result is not None:
-        record = result.record
-        found["acestep"] = json.dumps(record)
-        found["title"] = record["caption"][:80]
-        found["lyrics"] = record["lyrics"]
-        if record["bpm"]:
-            found["bpm"] = str(record["bpm"])
-    return found
-
-
-def save(
-    host: Host, audio: Mapping[str, Any], prefix: str, format: str, quality: str, tags: Mapping[str, str]
-) -> list[dict[str, str]]:
-    """Write every item to the output folder; returns ComfyUI's description of the files."""
-    suffix, sample_format = ("wav", "f32") if format == "wav32" else (format, "s16")
-    chosen = quality if suffix in sound.QUALITIES else None
-    return save_sounds(
-        host, "output", prefix, audio, suffix, quality=chosen, sample_format=sample_format, tags=_of_item(tags)
-    )
-
-
-def preview(host: Host, audio: Mapping[str, Any], tags: Mapping[str, str]) -> list[dict[str, str]]:
-    """Write every item as flac to the temporary folder."""
-    return save_sounds(host, "temp", f"acestep_{os.urandom(3).hex()}", audio, "flac", tags=lambda _: tags)
-
-
-def _of_item(tags: Mapping[str, str]) -> Callable[[int], Mapping[str, str]]:
-    """Tags of each file: those of the batch, and which of its items this is."""
-    return lambda item: {**tags, "acestep_item": str(item)} if "acestep" in tags else tags
-
-
-LATENTS_SUFFIX = ".latents.safetensors"
-
-
-def save_latents(host: Host, result: Result, saved: list[dict[str, str]]) -> list[Path]:
-    """Write the latents of each saved file beside it, so that it can be a source without encoding again."""
-    paths = []
-    each = zip(result.made.latents, result.made.lengths, saved, strict=False)
-    for item, (row, length, file) in enumerate(each):
-        path = host.output / file["subfolder"] / (Path(file["filename"]).stem + LATENTS_SUFFIX)
-        about = {"acestep": json.dumps(dict(result.record)), "acestep_item": str(item)}
-        save_file({"latents": row[:length].contiguous()}, path, metadata=about)
-        paths.append(path)
-    return paths
-
-
-def load_latents(path: Path) -> dict[str, Any]:
-    """A LATENT from a file of :func:`save_latents`.
-
-    Raises:
-        ValueError: the file holds something else.
-    """
-    try:
-        latents = load_file(path)["latents"]
-    except Exception as error:
-        raise ValueError(f"{path.name} holds no latents saved here: {error}") from error
-    if latents.dim() != 2:
-        raise ValueError(f"{path.name} holds a tensor of {list(latents.shape)}, not [frames, channels].")
-    return {"samples": latents.T[None].float().contiguous(), "type": "audio"}
+def _seed_of(audio: Mapping[str, Any], latent: Mapping[str, Any] | None) -> int | None:
+    """The sampler's seed that a sound made here came from; None where it is unknown."""
+    trims = (latent or {}).get(EXTRA)
+    if trims and trims[0].seed is not None:
+        return trims[0].seed
+    about = audio.get(EXTRA)
+    return about.get("seed") if isinstance(about, Mapping) else None

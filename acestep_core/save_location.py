@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,16 +66,18 @@ def save_sounds(
     prefix: str,
     audio: Mapping[str, Any],
     suffix: str,
-    *,
     quality: str | None = None,
     sample_format: str = "s16",
-    tags: Callable[[int], Mapping[str, str]] | None = None,
+    *,
+    tags: Mapping[str, str] | None = None,
+    first: int = 0,
 ) -> list[dict[str, str]]:
     """Write every item of ComfyUI's AUDIO to a file of its own and say what had to be changed.
 
     Args:
         kind: ``output`` or ``temp``, the folder of the host.
-        suffix, quality, sample_format: as in :func:`audio.write`. tags: those of each item.
+        suffix, quality, sample_format, tags: as in :func:`audio.write`.
+        first: number of the first item, for ``%batch_num%``.
 
     Returns:
         ComfyUI's description of the files: filename, subfolder, type.
@@ -87,9 +89,9 @@ def save_sounds(
         host.say(f"The audio has {audio['waveform'].shape[1]} channels; the first two were saved.")
     saved = []
     for item, waveform in enumerate(audio["waveform"]):
-        name = location.name.replace("%batch_num%", str(item))
+        name = location.name.replace("%batch_num%", str(first + item))
         file = f"{name}_{location.counter + item:05}_.{suffix}"
-        written = {"quality": quality, "sample_format": sample_format, "tags": tags(item) if tags else None}
+        written = {"quality": quality, "sample_format": sample_format, "tags": tags}
         rate = sound.write(location.folder / file, waveform[:2], audio["sample_rate"], **written)
         if suffix == "mp3" and rate != audio["sample_rate"]:
             host.say(f"MP3 knows no rate of {audio['sample_rate']} Hz; {file} has {rate} Hz.")

@@ -103,6 +103,14 @@ class Tokenizer:
         """Text of ``ids``, special tokens included. Bytes that form no character become U+FFFD."""
         return self.backend.decode(list(ids), skip_special_tokens=False)
 
+    def bytes_of(self, ids: Sequence[int]) -> list[bytes]:
+        """The UTF-8 bytes that each token stands for; a character may be spread over several tokens."""
+        names = [self.backend.id_to_token(number) or "" for number in ids]
+        return [
+            name.encode() if number >= self.words else bytes(_BYTE_OF[character] for character in name)
+            for number, name in zip(ids, names, strict=True)
+        ]
+
     def token_id(self, name: str) -> int:
         """Id of one token, such as ``<think>``. Raises KeyError where the vocabulary lacks it."""
         found = self.backend.token_to_id(name)
@@ -204,8 +212,11 @@ def _pairs(lines: Iterable[str]) -> list[tuple[str, str]]:
 
 def _byte_characters() -> list[str]:
     """The 256 byte tokens: printable Latin-1 bytes stand for themselves, the rest for U+0100 and up."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(256 - len(printable))]
+    return [chr(byte) for byte in _PRINTABLE] + [chr(256 + n) for n in range(256 - len(_PRINTABLE))]
+
+
+_PRINTABLE = (*range(33, 127), *range(161, 173), *range(174, 256))
+_BYTE_OF = dict(zip(_byte_characters(), (*_PRINTABLE, *sorted(set(range(256)) - set(_PRINTABLE))), strict=True))
 
 
 def _added(name: str, special: bool = True) -> AddedToken:

@@ -235,9 +235,7 @@ def _find(name: Any):
 
 def _save(audio, prefix, suffix, quality, kind, prompt, extra_pnginfo) -> dict:
     tags = {key: json.dumps(value) for key, value in {"prompt": prompt, **(extra_pnginfo or {})}.items() if value}
-    return {
-        "ui": {"audio": save_sounds(hosts.current(), kind, prefix, audio, suffix, quality=quality, tags=lambda _: tags)}
-    }
+    return {"ui": {"audio": save_sounds(hosts.current(), kind, prefix, audio, suffix, quality=quality, tags=tags)}}
 
 
 CORE_NODES: dict[str, type] = {

@@ -1,6 +1,6 @@
 """The nodes: thin adapters from the canvas to the engine, listed in the order a song is made."""
 
-from . import conditioning, examples, loading, mixing, planner, sampling, song, sound, source
+from . import conditioning, examples, loading, mixing, planner, results, sampling, song, sound, source
 
 NODES: dict[str, tuple[type, str]] = {
     "ACEStepLoadModels": (loading.LoadModels, "Load ACE-Step Models"),
@@ -39,6 +39,12 @@ NODES: dict[str, tuple[type, str]] = {
     "ACEStepGuidanceSettings": (sampling.GuidanceSettings, "Guidance Settings"),
     "ACEStepVAEDecode": (sound.VAEDecode, "ACE-Step VAE Decode"),
     "ACEStepVAEEncode": (sound.VAEEncode, "ACE-Step VAE Encode"),
+    "ACEStepScore": (results.Score, "Score"),
+    "ACEStepLyricTiming": (results.LyricTiming, "Lyric Timing"),
+    "ACEStepPickBest": (results.PickBest, "Pick Best"),
+    "ACEStepSaveResult": (results.SaveResult, "Save Result"),
+    "ACEStepLoadResult": (results.LoadResult, "Load Result"),
+    "ACEStepResultInfo": (results.ResultInfo, "Result Info"),
     "ACEStepMixStems": (mixing.MixStems, "Mix Stems"),
     "ACEStepExampleAudio": (examples.ExampleAudio, "Example Audio"),
     "ACEStepSaveAudio": (sound.SaveAudio, "ACE-Step Save Audio"),
@@ -51,7 +57,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {name: title for name, (_, title) in NODES.items()}
 
 
 def register_in_comfyui() -> None:
-    """Where ComfyUI is running, register the model folder and make it the engine's host."""
+    """Where ComfyUI is running: register the model folder and the routes, and make it the engine's host."""
     try:
         import folder_paths
     except ImportError:
@@ -60,3 +66,17 @@ def register_in_comfyui() -> None:
 
     register_model_folder(folder_paths)
     ComfyHost.install()
+    _add_routes()
+
+
+def _add_routes() -> None:
+    """The panel's routes; there is no server where another program only lists the nodes."""
+    try:
+        from server import PromptServer
+    except ImportError:
+        return
+    server = getattr(PromptServer, "instance", None)
+    if server is not None:
+        from .routes import register
+
+        register(server)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..acestep_core import host
-from .widgets import AUDIO, LATENT, RESULT, ROOT, VAE, choice, number, socket, switch, text, whole
+from .widgets import AUDIO, LATENT, ROOT, VAE, choice, number, socket, switch, text, whole
 
 CATEGORY = f"{ROOT}/Audio"
 FORMATS = ("flac", "mp3", "wav", "wav32", "opus")
@@ -67,19 +67,14 @@ class VAEEncode:
         return (result.from_audio(vae, audio, chunk or None),)
 
 
-LATENTS_TIP = (
-    "Also keep the latents beside each file (needs result connected), "
-    "so that it can be repainted without passing the VAE again."
-)
 HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
-PLAYER = {"audioUI": ("AUDIO_UI", {"tooltip": "Player of the first item."})}
 
 
 class SaveAudio:
     CATEGORY = CATEGORY
     DESCRIPTION = (
-        "Saves every item to the output folder, with the workflow inside (flac, mp3, opus): "
-        "drop the file on the canvas to get it back."
+        "Saves any sound to the output folder, with the workflow inside (flac, mp3, opus): drop the file on the canvas "
+        "to get it back. For music of the sampler, Save Result keeps the settings as well."
     )
     SEARCH_ALIASES = ["ace step", "export", "write file"]
     FUNCTION = "save"
@@ -98,13 +93,6 @@ class SaveAudio:
                 ),
                 "quality": choice(QUALITIES, "Bit rate of mp3 and opus; the other formats ignore it."),
             },
-            "optional": {
-                "save_latents": switch(False, LATENTS_TIP, advanced=True),
-                "result": socket(
-                    RESULT, "From the sampler: writes title, lyrics, seed and all settings into the file."
-                ),
-                **PLAYER,
-            },
             "hidden": HIDDEN,
         }
 
@@ -114,24 +102,19 @@ class SaveAudio:
         filename_prefix: str,
         format: str,
         quality: str,
-        save_latents: bool = False,
-        result: Any = None,
-        audioUI: Any = None,
         prompt: Any = None,
         extra_pnginfo: Any = None,
     ) -> dict:
-        from ..acestep_core import result as results
+        from ..acestep_core import keeping
 
-        tags = results.tags(result, prompt, extra_pnginfo)
-        saved = results.save(host.current(), audio, filename_prefix, format, quality, tags)
-        if save_latents and result is not None:
-            results.save_latents(host.current(), result, saved)
-        return {"ui": {"audio": saved}}
+        finish = keeping.Finish(format, quality)
+        cards = keeping.save_sound(host.current(), audio, filename_prefix, finish, prompt, extra_pnginfo)
+        return {"ui": {"audio": [card["file"] for card in cards], "acestep": cards}}
 
 
 class PreviewAudio:
     CATEGORY = CATEGORY
-    DESCRIPTION = "Plays the first item. The file goes to the temporary folder."
+    DESCRIPTION = "Plays every item of a batch. The files go to the temporary folder."
     SEARCH_ALIASES = ["ace step", "play", "listen"]
     FUNCTION = "preview"
     OUTPUT_NODE = True
@@ -139,10 +122,10 @@ class PreviewAudio:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict:
-        return {"required": {"audio": socket(AUDIO, "Sound to play.")}, "optional": PLAYER, "hidden": HIDDEN}
+        return {"required": {"audio": socket(AUDIO, "Sound to play.")}, "hidden": HIDDEN}
 
-    def preview(self, audio: dict, audioUI: Any = None, prompt: Any = None, extra_pnginfo: Any = None) -> dict:
-        from ..acestep_core import result as results
+    def preview(self, audio: dict, prompt: Any = None, extra_pnginfo: Any = None) -> dict:
+        from ..acestep_core import keeping
 
-        tags = results.tags(None, prompt, extra_pnginfo)
-        return {"ui": {"audio": results.preview(host.current(), audio, tags)}}
+        cards = keeping.preview(host.current(), audio, prompt, extra_pnginfo)
+        return {"ui": {"audio": [card["file"] for card in cards], "acestep": cards}}

@@ -226,13 +226,13 @@ class LoadLatents(_LoadFile):
     SUFFIX, EMPTY, TIP = (
         ".latents.safetensors",
         NO_LATENTS_FILE,
-        "A file written by ACE-Step Save Audio, save_latents on.",
+        "A file written by Save Result, save_latents on.",
     )
     RETURN_TYPES = (LATENT,)
     RETURN_NAMES = ("latent",)
     OUTPUT_TOOLTIPS = ("For Encode Source",)
 
     def load(self, file: str) -> tuple:
-        from ..acestep_core.result import load_latents
+        from ..acestep_core.keeping import load_latents
 
         return (load_latents(self._found(file)),)

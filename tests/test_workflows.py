@@ -58,6 +58,7 @@ SHORT = {
     "custom": ["Song.duration=10"],
     "simple": ["Change what you like.duration=10"],
     "think": ["Song.duration=10"],
+    "best-of": ["Song.duration=10"],
 }
 """Settings that keep pieces short whose length is otherwise open."""
 
@@ -84,8 +85,11 @@ def test_it_runs_without_comfyui(file, model_folder, tmp_path):
         assert sound.abs().max() > 0.01 and torch.isfinite(sound).all()
     tags = audio.read_tags(made[0])
     assert json.loads(tags["workflow"])["nodes"] and json.loads(tags["prompt"])
-    if "acestep" in tags:
-        assert json.loads(tags["acestep"])["seeds"][0] == 42 and tags["acestep_item"] == "0"
+    settings = min(tmp_path.rglob("*.json"), key=lambda path: path.stem)
+    record = json.loads(settings.read_text("utf-8"))
+    assert 42 in record["seeds"] and record["seed"] in record["seeds"]
+    sound = next(path for path in made if path.stem == settings.stem)
+    assert json.loads(audio.read_tags(sound)["acestep"])["key"] == record["key"]
 
 
 def test_transcribe_describes_a_recording(model_folder, tmp_path):
@@ -96,7 +100,7 @@ def test_transcribe_describes_a_recording(model_folder, tmp_path):
         assert field in text
 
 
-NEEDS_PLANNER = ("simple", "think", "transcribe")
+NEEDS_PLANNER = ("simple", "think", "best-of", "transcribe")
 
 
 def test_without_a_planner_only_its_workflows_stop_and_say_what_to_download(model_folder, tmp_path):

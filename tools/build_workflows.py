@@ -119,20 +119,57 @@ def add_sampler(page: Page, task: dict[str, Any], at: int) -> dict[str, Any]:
 
 
 def add_result(
-    page: Page, sampler: dict[str, Any], prefix: str = "audio/ACE-Step", format: str = "mp3", normalize: bool = True
+    page: Page,
+    sampler: dict[str, Any],
+    prefix: str = "audio/ACE-Step",
+    format: str = "mp3",
+    normalize: bool = True,
+    planner: dict[str, Any] | None = None,
+    sung: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Decoder, player and settings; returns decoder and player."""
+    """Decoder, player and settings; returns decoder and player. With ``sung`` also Score and Lyric Timing, bypassed."""
     canvas, x = page.canvas, COLUMNS[3]
-    decode = canvas.node("ACEStepVAEDecode", "Decode", (x, 0), (360, 210), normalize=normalize)
-    save = canvas.node("ACEStepSaveAudio", "Save and play", (x, 320), (360, 280), format=format, filename_prefix=prefix)
-    used = canvas.node("PreviewAny", "Settings as used", (x, 710), (360, 240))
+    decode = canvas.node("ACEStepVAEDecode", "Decode", (x, 0), (360, 210), normalize=False)
+    result = sampler
+    if sung:
+        score, timing = add_judges(page, sampler, planner, (x, 320))
+        score["mode"] = timing["mode"] = 4
+        result, x = timing, x + 440
+    at = 0 if sung else 320
+    save = add_save(page, "Save and play", (x, at), filename_prefix=prefix, format=format, normalize=normalize)
+    used = canvas.node("PreviewAny", "Settings as used", (x, at + SAVE_HEIGHT + 110), (400, 240))
     canvas.link(page.models, "vae", decode, "vae")
     canvas.link(sampler, "latent", decode, "latent")
     canvas.link(decode, "audio", save, "audio")
-    canvas.link(sampler, "result", save, "result")
+    canvas.link(result, "result", save, "result")
     canvas.link(sampler, "settings", used, "source")
     page.result += [decode, save, used]
     return decode, save
+
+
+SAVE_HEIGHT = 640
+"""Of a Save Result with its player."""
+
+
+def add_save(page: Page, title: str, at: tuple[int, int], **widgets: Any) -> dict[str, Any]:
+    return page.canvas.node("ACEStepSaveResult", title, at, (400, SAVE_HEIGHT), **widgets)
+
+
+def add_judges(
+    page: Page, source: dict[str, Any], planner: dict[str, Any] | None, at: tuple[int, int]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Score and, behind it, Lyric Timing."""
+    canvas, (x, y) = page.canvas, at
+    score = canvas.node("ACEStepScore", "Score", (x, y), (360, 190), encode_to_codes=True)
+    timing = canvas.node("ACEStepLyricTiming", "Lyric timing", (x, y + 300), (360, 170))
+    canvas.link(source, "result", score, "result")
+    canvas.link(score, "result", timing, "result")
+    for node in (score, timing):
+        canvas.link(page.models, "model", node, "model")
+    if planner is not None:
+        canvas.link(planner, "lm", score, "lm")
+    page.result += [score, timing]
+    return score, timing
 
 
 COVER_STYLE = {
@@ -158,14 +195,15 @@ def custom() -> Canvas:
         TURBO,
         "## Custom: a song from your own words\n"
         "Writes and plays a song from a **caption** (style) and **lyrics**.\n\n"
-        "Change the caption first, then the lyrics; what stays on *auto* is left to the model.\n\n"
+        "Change the caption first, then the lyrics; what stays on *auto* is left to the model. **Score** and **Lyric "
+        "timing** (synced lyrics) are bypassed; switch them on with Ctrl+B.\n\n"
         "Needs the 2B turbo model, its text encoder and its VAE; with an sft or base model, steps and guidance "
         "adapt by themselves.",
     )
     song = add_song(p, 0)
     task = add_task(p, "ACEStepText2Music", "Text to music", 230)
     p.canvas.link(song, "song", task, "song")
-    add_result(p, add_sampler(p, task, 340))
+    add_result(p, add_sampler(p, task, 340), sung=True)
     return p.group()
 
 
@@ -274,10 +312,10 @@ def lego() -> Canvas:
     p.canvas.link(song, "song", task, "song")
     p.canvas.link(source, "source", task, "source")
     decode, save = add_result(p, add_sampler(p, task, 420), "audio/lego", "flac")
-    x = COLUMNS[3] + 440
-    mix = p.canvas.node("ACEStepMixStems", "Mix", (x, 0), (360, 500), song_db=0.0, stem_1_db=-3.0)
+    x = COLUMNS[3] + 480
+    mix = p.canvas.node("ACEStepMixStems", "Mix", (x, 0), (400, 500), song_db=0.0, stem_1_db=-3.0)
     both = p.canvas.node(
-        "ACEStepSaveAudio", "Save the mix", (x, 610), (360, 280), format="flac", filename_prefix="audio/lego-mix"
+        "ACEStepSaveAudio", "Save the mix", (x, 610), (400, 460), format="flac", filename_prefix="audio/lego-mix"
     )
     p.canvas.link(example, "audio", mix, "audio")
     p.canvas.link(decode, "audio", mix, "stem_1")
@@ -285,6 +323,44 @@ def lego() -> Canvas:
     p.result += [mix, both]
     save["title"] = "Save the track"
     return p.group("2  What to play along with")
+
+
+def best_of() -> Canvas:
+    p = page(
+        "best-of",
+        TURBO,
+        "## Best of: make several, keep the best\n"
+        "Makes four variations, scores each (does the planner recognise the request, are the words sung clearly?), and "
+        "decodes, times and saves the best one.\n\n"
+        "Set how many are made in *Text to music* and how many stay in *Pick best*; the scores stand in *Scores*.\n\n"
+        "Needs the 2B turbo model and a language model (1.7B; 0.6B for small cards).",
+    )
+    canvas, planner = p.canvas, add_planner(p, (COLUMNS[0], 420))
+    p.note["pos"], p.note["size"] = [COLUMNS[0], 830], [400, 330]
+    song = add_song(p, 0)
+    task = add_task(p, "ACEStepText2Music", "Text to music", 230, batch_size=4)
+    canvas.link(song, "song", task, "song")
+    sampler = add_sampler(p, task, 340)
+    x = COLUMNS[3]
+    score = canvas.node("ACEStepScore", "Score", (x, 0), (360, 190), encode_to_codes=True)
+    pick = canvas.node("ACEStepPickBest", "Pick best", (x, 300), (360, 150))
+    timing = canvas.node("ACEStepLyricTiming", "Lyric timing", (x, 560), (360, 170))
+    decode = canvas.node("ACEStepVAEDecode", "Decode", (x, 840), (360, 210), normalize=False)
+    save = add_save(p, "Save and play", (x + 440, 0))
+    shown = canvas.node("PreviewAny", "Scores", (x + 440, SAVE_HEIGHT + 110), (400, 300))
+    canvas.link(sampler, "result", score, "result")
+    canvas.link(planner, "lm", score, "lm")
+    canvas.link(score, "result", pick, "result")
+    canvas.link(pick, "result", timing, "result")
+    for node in (score, timing):
+        canvas.link(p.models, "model", node, "model")
+    canvas.link(p.models, "vae", decode, "vae")
+    canvas.link(pick, "latent", decode, "latent")
+    canvas.link(decode, "audio", save, "audio")
+    canvas.link(timing, "result", save, "result")
+    canvas.link(score, "report", shown, "source")
+    p.result += [score, pick, timing, decode, save, shown]
+    return p.group()
 
 
 def complete() -> Canvas:
@@ -337,8 +413,8 @@ def planned(p: Page, planner: dict[str, Any], source: dict[str, Any], output: st
     p.canvas.link(think, "song", task, "song")
     p.canvas.link(think, "codes", task, "codes")
     p.middle.insert(0, think)
-    add_result(p, add_sampler(p, task, 970))
-    report = p.canvas.node("PreviewAny", "The plan", (COLUMNS[3], 1060), (360, 280))
+    add_result(p, add_sampler(p, task, 970), planner=planner, sung=True)
+    report = p.canvas.node("PreviewAny", "The plan", (COLUMNS[3] + 440, SAVE_HEIGHT + 460), (400, 280))
     p.canvas.link(think, "report", report, "source")
     p.result.append(report)
     return p.group("2  What to make")
@@ -394,7 +470,7 @@ def transcribe() -> Canvas:
     return canvas
 
 
-WORKFLOWS = (simple, custom, think, transcribe, remix, repaint, extend, extract, all_stems, lego, complete)
+WORKFLOWS = (simple, custom, think, best_of, transcribe, remix, repaint, extend, extract, all_stems, lego, complete)
 
 
 def build() -> dict[str, str]:

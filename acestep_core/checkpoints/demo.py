@@ -6,7 +6,8 @@ noise.
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from ..models.acestep import AceStepModel
 from ..models.config import ModelConfig
 from ..models.oobleck import OobleckConfig, OobleckVAE, Snake
 from ..models.qwen3 import LM_SIZES, Qwen3, Qwen3Config
+from .weights import CONFIG_KEY
 
 DIT = ModelConfig(
     hidden_size=64,
@@ -29,6 +31,7 @@ DIT = ModelConfig(
     num_timbre_encoder_hidden_layers=2,
     fsq_dim=64,
     text_hidden_dim=32,
+    lyric_alignment_layers_config={1: (0, 2), 2: (1,)},
 )
 TEXT = Qwen3Config(
     hidden_size=32,
@@ -65,7 +68,10 @@ def build(folder: Path, seed: int = 0) -> list[Path]:
         if config is LM:
             let_replies_end(module)
         tensors = {prefix + key: value.to(torch.bfloat16) for key, value in published_vae(module).items()}
-        save_file(tensors, path, metadata={"about": "random weights of acestep-graph's demo; sounds like noise"})
+        about = {"about": "random weights of acestep-graph's demo; sounds like noise"}
+        if config is DIT:
+            about[CONFIG_KEY] = json.dumps(asdict(config))
+        save_file(tensors, path, metadata=about)
     return written
 
 

@@ -196,8 +196,9 @@ def _placed(plan: Plan, config: Mapping[str, Any]) -> Plan:
 
 
 def _build(network: type, sizes: type, weights: Weights, plan: Plan, config: Mapping[str, Any]) -> Any:
-    """The module without weights, its sizes from the configuration or else from the shapes."""
+    """The module without weights: sizes from the configuration beside the file or in it, else from the shapes."""
     refuse_quantized(plan, weights.dtypes)
+    config = config or weights.config()
     try:
         shapes = {ours: weights.shapes[names[-1]] for ours, names in plan.sources.items()}
         found = sizes.from_json(config) if config else sizes.from_shapes(shapes)

@@ -6,12 +6,14 @@ Reads ``.safetensors`` and PyTorch ``.bin`` files, single or sharded with an ind
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -22,18 +24,21 @@ from .header import INDEX, SAFETENSORS, CheckpointError, safetensors_header, wei
 WEIGHT_NAMES = ("model", "diffusion_pytorch_model", "pytorch_model")
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """What weights may be stored as, by the name in safetensors headers."""
+CONFIG_KEY = "acestep_config"
+"""Metadata of a lone safetensors file under which it may carry its config.json."""
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @dataclass
 class Weights:
     """Tensors of one or more files. Tensors returned by :meth:`read` are views of the mapped file where the
-    format allows; do not write to them."""
+    format allows; do not write to them. ``metadata`` is what safetensors files say about themselves."""
 
     path: Path
     files: list[Path] = field(default_factory=list)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     dtypes: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
     _read: dict[str, Callable[[], Tensor]] = field(default_factory=dict, repr=False)
 
     def read(self, name: str) -> Tensor:
@@ -41,6 +46,20 @@ class Weights:
             return self._read[name]()
         except Exception as error:  # of the format's library, which names no kinds
             raise CheckpointError(f"{self.path} is damaged: tensor {name!r} cannot be read ({error}).") from error
+
+    def config(self) -> dict[str, Any]:
+        """The configuration that the file carries inside; {} where it carries none.
+
+        Raises:
+            CheckpointError: it is no JSON object.
+        """
+        try:
+            found = json.loads(self.metadata.get(CONFIG_KEY, "{}"))
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"The configuration in {self.path} is no JSON ({error}).") from error
+        if not isinstance(found, dict):
+            raise CheckpointError(f"The configuration in {self.path} is no JSON object.")
+        return found
 
     def add(self, name: str, shape: Iterable[int], dtype: str, read: Callable[[], Tensor]) -> None:
         self.shapes[name], self.dtypes[name], self._read[name] = tuple(shape), dtype, read
@@ -94,7 +113,8 @@ def open_weights(path: str | Path, parts: Iterable[str] = ()) -> Iterator[Weight
 
 
 def _add_safetensors(weights: Weights, prefix: str, file: Path, stack: ExitStack) -> None:
-    tensors, _ = safetensors_header(file)
+    tensors, metadata = safetensors_header(file)
+    weights.metadata.update(metadata)
     try:
         reader = stack.enter_context(safe_open(str(file), framework="pt", device="cpu"))
     except Exception as error:  # of the format's library, which names no kinds

@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..song import Song, make_song
 
@@ -26,8 +26,14 @@ class Description:
 
 
 @functools.cache
+def collection() -> dict[str, list[dict[str, Any]]]:
+    """The whole collection as plain values: ``descriptions`` and ``songs``."""
+    return json.loads(FILE.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def _collection() -> tuple[tuple[Description, ...], tuple[Song, ...]]:
-    data = json.loads(FILE.read_text(encoding="utf-8"))
+    data = collection()
     return (
         tuple(Description(**entry) for entry in data["descriptions"]),
         tuple(make_song(**entry) for entry in data["songs"]),

@@ -7,6 +7,7 @@ What does not change over a generation is made once by :meth:`DiT.begin`; one st
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +58,18 @@ class Cross:
     null: Tensor | None
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Which cross-attention of a layer to write down: query heads, columns of the condition sequence.
+
+    ``seen`` receives [B, heads, S, tokens].
+    """
+
+    heads: Sequence[int]
+    tokens: slice
+    seen: list[Tensor]
+
+
 class DiTLayer(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -79,11 +92,16 @@ class DiTLayer(nn.Module):
         group = self.cross_attn.q_proj.out_features // self.cross_attn.k_proj.out_features
         return Cross(keys, values, self.cross_attn.o_proj(value.repeat_interleave(group, dim=2).flatten(2)))
 
-    def forward(self, x: Tensor, levels: Tensor, table: Rotary, who: Visible, cross: Cross) -> Tensor:
+    def forward(
+        self, x: Tensor, levels: Tensor, table: Rotary, who: Visible, cross: Cross, watch: Watch | None = None
+    ) -> Tensor:
         """x [B, S, H], or [2B, S, H] with the rows of the null condition behind; levels [B or 1, 6, H]."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + levels).chunk(6, dim=1)
         x = torch.addcmul(x, gate1, self.self_attn(self.self_attn_norm.modulated(x, scale1, shift1), table, who))
         given = x[: cross.keys.shape[0]]
+        if watch is not None:
+            weights = self.cross_attn.weights(self.cross_attn_norm(given), cross.keys, watch.heads)
+            watch.seen.append(weights[..., watch.tokens])
         heard = given + self.cross_attn.cross(self.cross_attn_norm(given), cross.keys, cross.values)
         x = heard if len(given) == len(x) else torch.cat((heard, x[len(given) :] + cross.null))
         return torch.addcmul(x, gate2, self.mlp(self.mlp_norm.modulated(x, scale2, shift2)))
@@ -137,13 +155,16 @@ class DiT(nn.Module):
             x = F.pad(x, (0, 0, 0, missing))
         return x.reshape(x.shape[0], -1, self.config.patch_size * x.shape[2])
 
-    def begin(self, context: Tensor, conditions: Tensor, null: Tensor | None = None) -> Prepared:
+    def begin(
+        self, context: Tensor, conditions: Tensor, null: Tensor | None = None, last: int | None = None
+    ) -> Prepared:
         """Work out everything that does not depend on x or t.
 
         Args:
             context: source latents and chunk mask [B, T, 128].
             conditions: packed sequence [B, L, E] of the condition encoder.
             null: null condition [1, 1, E], where guidance will be wanted.
+            last: the last layer that will be run; None for all of them.
         """
         c, conv = self.config, self.proj_in[1]
         dtype, device = conv.weight.dtype, context.device
@@ -161,7 +182,7 @@ class DiT(nn.Module):
             context=embedded,
             patch_in=weight[..., given:].reshape(c.hidden_size, -1),
             patch_out=self.proj_out[1].weight.permute(2, 1, 0).reshape(-1, c.hidden_size),
-            cross=[layer.hear(sequence, silent) for layer in self.layers],
+            cross=[layer.hear(sequence, silent) for layer in self.layers[: None if last is None else last + 1]],
             table=rotary(patches.shape[1], c.head_dim, c.rope_theta, device, dtype),
             who=[seen(c.window(index)) for index in windows],
             who_guided=[] if null is None else [both(c.window(index)) for index in windows],
@@ -196,6 +217,27 @@ class DiT(nn.Module):
         out = F.linear(h, ready.patch_out, bias.repeat(self.config.patch_size))
         out = out.view(h.shape[0], -1, bias.shape[0])[:, : ready.frames]
         return (out[: x.shape[0]], out[x.shape[0] :]) if guided else (out, None)
+
+    def listening(
+        self,
+        x: Tensor,
+        levels: tuple[Tensor, Tensor],
+        ready: Prepared,
+        heads: Mapping[int, Sequence[int]],
+        tokens: slice,
+    ) -> list[Tensor]:
+        """How much each patch attends to ``tokens`` of the condition sequence, for some ``heads`` of some layers.
+
+        Layers behind the last one asked for are not run.
+
+        Returns: for each layer of ``heads``, ascending, [B, heads, S, tokens] in float32.
+        """
+        seen: list[Tensor] = []
+        h = ready.context + F.linear(self._patches(x.to(ready.context.dtype)), ready.patch_in)
+        for index in range(max(heads) + 1):
+            watch = Watch(heads[index], tokens, seen) if index in heads else None
+            h = self.layers[index](h, levels[1], ready.table, ready.who[index], ready.cross[index], watch)
+        return seen
 
     def forward(self, x: Tensor, context: Tensor, conditions: Tensor, t: Tensor, r: Tensor | None = None) -> Tensor:
         """One call without preparation: x [B, T, 64], context [B, T, 128], conditions [B, L, E], t and r [B]."""

@@ -114,6 +114,17 @@ class Attention(nn.Module):
         """Attention of x [B, T, width] to keys and values made once by :meth:`keys_values`."""
         return self.o_proj(attend(self.queries(x), keys, values))
 
+    def weights(self, x: Tensor, keys: Tensor, heads: Sequence[int]) -> Tensor:
+        """What :meth:`cross` weighs the values with, for some query heads: [B, heads, T, S] in float32.
+
+        As in the original: softmax in float32, rounded to the precision of x.
+        """
+        group = self.q_proj.out_features // self.k_proj.out_features
+        q = self.queries(x)[:, :, list(heads)]
+        k = keys[:, :, [head // group for head in heads]]
+        scores = torch.matmul(q.transpose(1, 2), k.permute(0, 2, 3, 1)) * self.head_dim**-0.5
+        return scores.softmax(-1, dtype=torch.float32).to(x.dtype).float()
+
 
 class EncoderLayer(nn.Module):
     """Pre-norm transformer layer: x += attention(norm(x)); x += mlp(norm(x))."""

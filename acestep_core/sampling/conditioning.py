@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..song import Song
 from ..text import Prompt
+from ..tokenizer import Tokenizer
 from .correction import Keep
 from .loop import Conditions
 
@@ -82,7 +83,9 @@ class Conditioning:
         task: its name. song: what was asked for. seconds: resolved length.
         items: one for each piece; equal pieces are the same object.
         encoder: the condition encoder that made the sequences; the sampler's model must have the same.
+        tokenizer: the one that made the prompts.
         settings: task settings for the record. notes: sentences the user should read.
+        text_files: weights of the text encoder, for the record.
     """
 
     task: str
@@ -91,5 +94,7 @@ class Conditioning:
     seconds: float
     items: tuple[Item, ...]
     encoder: nn.Module = field(repr=False)
+    tokenizer: Tokenizer = field(repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    text_files: tuple[str, ...] = ()

@@ -22,6 +22,19 @@ def fill_seeds(seeds: Sequence[int | None], draw: random.Random | None = None) -
     return [s if s is not None else draw.randint(0, SEED_MAX) for s in seeds]
 
 
+def without_seed(seeds: Sequence[int], unwanted: int) -> list[int]:
+    """``seeds`` with another one wherever it is ``unwanted``; which one follows from the seeds."""
+    draw = random.Random(repr([*seeds, unwanted]))
+    taken, found = {*seeds, unwanted}, []
+    for seed in seeds:
+        while seed == unwanted:
+            drawn = draw.randint(0, SEED_MAX)
+            seed = drawn if drawn not in taken else unwanted
+        taken.add(seed)
+        found.append(seed)
+    return found
+
+
 def draw_noise(
     seeds: Sequence[int],
     frames: int,

@@ -63,6 +63,10 @@ class Sampled:
             "retake_variance": s["retake_variance"],
             "retake_seed": s["retake_seed"],
             "noise_source": s["noise"],
+            "guidance_eta": s["eta"],
+            "guidance_norm_threshold": s["norm_threshold"],
+            "guidance_momentum": s["momentum"],
+            "guidance_angle_clip": s["angle_clip"],
         }
 
 
@@ -99,6 +103,11 @@ def sample(
         host.say(note)
     levels = schedules.schedule(model.kind, chosen.shift, chosen.steps, chosen.timesteps)
     seeds = noise.fill_seeds(parse_seeds(seed, len(conditioning.items)))
+    used = conditioning.settings.get("source_seed")
+    if used in seeds:
+        note = f"Seed {used} made the source and would make the same passage again: another one was taken."
+        host.say(note)
+        seeds, notes = noise.without_seed(seeds, used), (*notes, note)
     device = host.device("dit")
     rows = rows or (1 if device.type == "cpu" else len(seeds))
     groups = _groups(conditioning.items, rows)

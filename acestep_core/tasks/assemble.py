@@ -120,8 +120,8 @@ class Maker:
             self.host.say(note)
         clips = 0 if self.reference is None else len(self.reference.clips)
         everything = {**settings, "reference_clips": clips}
-        encoder = self.model.module.encoder
-        return Conditioning(task, instruction, self.song, seconds, items, encoder, everything, said)
+        own, files = (self.model.module.encoder, self.text.tokenizer), self.text.report.files
+        return Conditioning(task, instruction, self.song, seconds, items, *own, everything, said, files)
 
 
 def maker(

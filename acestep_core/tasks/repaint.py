@@ -75,4 +75,6 @@ def prepare(
         "chunk_mask_mode": "explicit",
         "region_frames": [first, last],
     }
+    if source.sampled_with is not None:
+        settings["source_seed"] = source.sampled_with
     return make.batch("repaint", REPAINT, grown.seconds, (item,) * batch, settings)

@@ -25,6 +25,7 @@ class Source:
         audio: [2, n] at 48 kHz in ±1. latents: [1, n // 1920, 64].
         vae: encodes it again where it has to grow.
         made_here: the latents come from a sampler, not from the encoder. seed: of the draw, None for the mean.
+        sampled_with: seed of the sampler it was made with, None where that is unknown.
     """
 
     audio: Tensor
@@ -32,6 +33,7 @@ class Source:
     vae: Autoencoder
     made_here: bool = False
     seed: int | None = None
+    sampled_with: int | None = None
 
     @property
     def seconds(self) -> float:

@@ -119,9 +119,15 @@ def check_dit(dit, g: dict[str, Tensor], case: str) -> Iterator[Difference]:
     sequence, t, r = g[f"{case}.in.encoder_hidden_states"], g[f"{case}.in.t"], g[f"{case}.in.r"]
     yield close(f"{case}.t_eq_r", dit(x, context, sequence, t), g[f"{case}.out.t_eq_r"])
     yield close(f"{case}.t_ne_r", dit(x, context, sequence, t, r), g[f"{case}.out.t_ne_r"])
+    ready = dit.begin(context, sequence)
+    maps = [g[key] for key in sorted(g) if key.startswith(f"{case}.cross_attn.layer")]
+    if maps:
+        heads = {layer: range(maps[0].shape[1]) for layer in range(len(maps))}
+        heard = dit.listening(x, dit.levels(t, ready), ready, heads, slice(0, sequence.shape[1]))
+        for layer, (ours, theirs) in enumerate(zip(heard, maps, strict=True)):
+            yield close(f"{case}.cross_attn.layer{layer}", ours, theirs)
     if f"{case}.cache.call1" not in g:
         return
-    ready = dit.begin(context, sequence)
     yield close(f"{case}.call1", dit.velocity(x, dit.levels(t, ready), ready)[0], g[f"{case}.cache.call1"])
     x2, t2 = g[f"{case}.cache.in2.hidden_states"], g[f"{case}.cache.in2.t"]
     yield close(f"{case}.call2", dit.velocity(x2, dit.levels(t2, ready), ready)[0], g[f"{case}.cache.call2"])
@@ -131,7 +137,7 @@ def check_dit(dit, g: dict[str, Tensor], case: str) -> Iterator[Difference]:
     yield close(f"{case}.temb_r", ready.still[0].expand_as(temb), g[f"{case}.mid.temb_r_zero"])
 
 
-@golden("dit_forward", omitted=("cross_attn.* (attention maps, needed for lyric timing)",))
+@golden("dit_forward")
 def dit_forward(fixtures: Fixtures) -> Iterator[Difference]:
     g = fixtures.tensors("dit_forward.safetensors")
     for case in sorted({".".join(k.split(".")[:2]) for k in g}):
