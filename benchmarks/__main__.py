@@ -1,4 +1,4 @@
-"""``python -m benchmarks [dit] [vae] [lm] [load]``: see README.md here."""
+"""``python -m benchmarks [dit] [vae] [lm] [lyrics] [load]``: see README.md here."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import torch
 
 from acestep_graph.acestep_core.models.qwen3 import LM_SIZES
 
-from . import dit, lm, load, vae
+from . import dit, lm, load, lyrics, vae
 from .side_by_side import Row, Setting, table
 
-SUBJECTS = ("dit", "vae", "lm", "load")
+SUBJECTS = ("dit", "vae", "lm", "lyrics", "load")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("subjects", nargs="*", metavar="dit|vae|lm|load", help="dit and vae by default")
+    parser.add_argument("subjects", nargs="*", metavar="dit|vae|lm|lyrics|load", help="dit and vae by default")
     parser.add_argument("--size", choices=("tiny", "middle", "real"), default="middle", help="load: real unless tiny")
-    parser.add_argument("--seconds", type=float, nargs="+", help="lengths of music; dit 60 240, vae 20 40 by default")
+    parser.add_argument("--seconds", type=float, nargs="+", help="lengths of music; dit and lyrics 60 240, vae 20 40")
     parser.add_argument("--lm", choices=LM_SIZES, default="0.6B", help="size of the planner, unless --size is tiny")
     parser.add_argument("--tokens", type=int, default=32, help="codes the planner writes in a timed run")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             found = lm.rows(setting, asked.tokens, asked.lm)
         else:
             title = _where(setting)
-            found = (dit if subject == "dit" else vae).rows(setting, **lengths)
+            found = {"dit": dit, "vae": vae, "lyrics": lyrics}[subject].rows(setting, **lengths)
         made[subject] = found
         if not asked.json:
             print(f"\n{subject}: {title}\n{table(found)}", flush=True)

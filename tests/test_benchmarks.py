@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("diffusers")
 
 from benchmarks import __main__ as command  # noqa: E402
-from benchmarks import dit, lm, load, vae  # noqa: E402
+from benchmarks import dit, lm, load, lyrics, vae  # noqa: E402
 from benchmarks.side_by_side import Setting, table  # noqa: E402
 
 QUICK = Setting(size="tiny", runs=1)
@@ -23,6 +23,13 @@ def test_every_sampler_gives_the_same_latents():
 def test_both_decoders_give_the_same_sound():
     rows = vae.rows(QUICK, [0.4, 20.6])
     assert all(row["max difference"] <= 1e-4 for row in rows), table(rows)
+
+
+def test_every_way_of_timing_lyrics_finds_the_same_path():
+    rows = lyrics.rows(QUICK, [8])
+    assert [row["against"] for row in rows] == ["every head kept", "cell by cell"]
+    assert all(row["max difference"] <= 1e-5 for row in rows), table(rows)
+    assert rows[0]["our maps (GB)"] < rows[0]["their maps (GB)"] / 10
 
 
 def test_every_planner_writes_the_same_codes():

@@ -1,0 +1,38 @@
+// Walking through batches, newest first, and when to make another.
+
+/** `{ position, count }` as people count: the oldest is 1. */
+export function place(index, count) {
+  return { position: count ? count - index : 0, count };
+}
+
+/** Index of the batch `id` in a fresh list; 0 (the newest) where it is gone or there was none. */
+export function find(batches, id) {
+  const index = batches.findIndex((batch) => batch.id === id);
+  return index < 0 ? 0 : index;
+}
+
+/** What the "next" button does: show the newer batch, make one, or wait for the one that is being made. */
+export function next({ index, count, queued }) {
+  if (count && index > 0) return "show";
+  return queued > 0 ? "wait" : "make";
+}
+
+/** Whether AutoGen makes a batch now: one is always ready, or being made, behind the one that is looked at. */
+export function shouldMake({ autogen, index, count, queued }) {
+  return Boolean(autogen) && count > 0 && index === 0 && queued === 0;
+}
+
+/** `known` with a further page behind it, each batch once. */
+export function joined(known, page) {
+  const ids = new Set(known.map((batch) => batch.id));
+  return [...known, ...page.filter((batch) => !ids.has(batch.id))];
+}
+
+/** A fresh first page in front of what is known of older batches. */
+export function renewed(known, fresh) {
+  if (!fresh.length) return [];
+  const ids = new Set(fresh.map((batch) => batch.id));
+  const last = fresh[fresh.length - 1].id;
+  const behind = known.findIndex((batch) => batch.id === last);
+  return behind < 0 ? fresh : [...fresh, ...known.slice(behind + 1).filter((batch) => !ids.has(batch.id))];
+}
