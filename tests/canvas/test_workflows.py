@@ -41,7 +41,7 @@ SHORT, LONG = 10.0, 240.0  # seconds of music in a run to the end, and in one th
 
 def saves(file: Path) -> bool:
     """Whether a workflow writes sound."""
-    return any(node["type"] == "ACEStepSaveAudio" for node in json.loads(file.read_text("utf-8"))["nodes"])
+    return any(node["type"] == "ACEStepSaveResult" for node in json.loads(file.read_text("utf-8"))["nodes"])
 
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]

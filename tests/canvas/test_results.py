@@ -1,0 +1,284 @@
+"""Players and results panel on the real canvas: every button does its work, in both renderers and several languages.
+
+Skipped unless ``COMFYUI_PATH`` is set; README.md in this folder says how to run it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if not os.environ.get("COMFYUI_PATH"):
+    pytest.skip("needs a ComfyUI checkout (see tests/canvas/README.md)", allow_module_level=True)
+
+import torch
+
+from tests.canvas.server import ROOT, ComfyServer
+from tests.canvas.test_workflows import RENDERERS, browse, demo_models, needs_browser, pictures  # noqa: F401
+
+pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
+each_renderer = pytest.mark.parametrize("renderer", RENDERERS)
+LANGUAGES = ("en", "zh", "ja")
+
+WIDGETS = "app.rootGraph.nodes.flatMap(n => (n.widgets ?? []).map(w => [n, w]))"
+QUICK = (
+    f"{WIDGETS}.forEach(([n, w]) => {{ const quick = {{duration: 10, steps: 2, format: 'flac'}};"
+    " if (w.name in quick) { w.value = quick[w.name]; w.callback?.(w.value) } })"
+)
+JUDGED = "app.rootGraph.nodes.forEach(n => { if (/Score|LyricTiming/.test(n.comfyClass)) n.mode = 0 })"
+OPEN = "app.extensionManager.command.execute('Workspace.ToggleSidebarTab.acestep.results')"
+READY = "document.querySelector('.acestep-panel .acestep-actions [data-action=send]')"
+WHERE = "document.querySelector('.acestep-where').textContent"
+PLAYER = "document.querySelector('.acestep-panel .acestep-player')"
+AUDIO = f"{PLAYER}.querySelector('audio')"
+SAMPLER = "app.rootGraph.nodes.find(n => n.comfyClass === 'ACEStepSampler')"
+SONG = "app.rootGraph.nodes.find(n => n.comfyClass === 'ACEStepSong')"
+
+
+def press(action: str) -> str:
+    return f"document.querySelector('.acestep-panel [data-action=\"{action}\"]').click()"
+
+
+def value(node: str, name: str) -> str:
+    return f"{node}.widgets.find(w => w.name === '{name}').value"
+
+
+def roll(node: str) -> str:
+    return (
+        f"(async () => {{ const w = {node}.widgets.find(w => w.type === 'button'); await w.callback?.call({node}) }})()"
+    )
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    demo_models(folder)
+    return folder
+
+
+@pytest.fixture
+def server(tmp_path: Path, models: Path) -> Iterator[ComfyServer]:
+    (tmp_path / "input").mkdir()
+    with ComfyServer(tmp_path, models, ("--disable-api-nodes",)) as running:
+        yield running
+
+
+class Script:
+    """Named steps of one visit, and what each gave."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, str]] = []
+
+    def do(self, step: str, name: str = "") -> None:
+        self.steps.append((name, step))
+
+    def run(self, server: ComfyServer, **how: str) -> dict[str, Any]:
+        seen = browse(server, *(step for _, step in self.steps), **how)
+        found = {}
+        for (name, step), result in zip(self.steps, seen["steps"], strict=True):
+            assert "error" not in result, f"{step}: {result['error']}\n{server.tail()}"
+            if name:
+                found[name] = result.get("value", result)
+        bad = [p for p in seen["problems"] if p["kind"] in ("page error", "console error", "toast error")]
+        assert not bad, json.dumps(bad, indent=1)
+        return found
+
+
+def workflow(name: str) -> str:
+    return f"load={ROOT / 'workflows' / name}.json"
+
+
+def saved(server: ComfyServer, ending: str) -> list[Path]:
+    return sorted((server.folder / "output").rglob(f"*{ending}"))
+
+
+@needs_browser
+@each_renderer
+def test_every_button_does_its_work(server: ComfyServer, pictures: Path, renderer: str) -> None:  # noqa: F811
+    script, tag = Script(), renderer.replace(" ", "-").replace(".", "")
+    do = script.do
+    do(workflow("custom"))
+    do(f"eval={QUICK}")
+    do(f"eval={JUDGED}")
+    do(f"eval={value(SONG, 'caption')}", "first caption")
+    do("run=120")
+    do(f"eval={value(SAMPLER, 'seed')}", "seed after the run")
+    do(f"shot={pictures / f'player-{tag}.png'}")
+    node_player = "app.rootGraph.nodes.find(n => n.comfyClass === 'ACEStepSaveResult').acestepPlayer"
+    do(f"eval={node_player}.cards.map(c => [c.file.filename, c.lines.length, c.peaks.length])", "on the node")
+    do(f"eval={OPEN}")
+    do(f"wait={READY}")
+
+    do(f"eval={press('play')}")
+    do(f"wait={AUDIO}.currentTime > 0.2")
+    do(f"eval={node_player}.play()")
+    do(f"wait={AUDIO}.paused && !{node_player}.audio.paused")
+    do(f"eval={node_player}.stop()")
+    key = "new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true})"
+    do(f"eval={PLAYER}.querySelector('.acestep-seek').dispatchEvent({key})")
+    do(f"wait={AUDIO}.currentTime > 4.9")
+    do(f"eval={PLAYER}.querySelectorAll('.acestep-line').length", "lyric lines")
+    do(f"eval={PLAYER}.querySelectorAll('.acestep-line span').length", "lyric words")
+    do(f"eval={PLAYER}.querySelectorAll('.acestep-row')[1].click()")
+    do(f"wait={PLAYER}.querySelectorAll('.acestep-row')[1].classList.contains('acestep-chosen')")
+    do(f"wait={READY}")
+    do("eval=[...document.querySelectorAll('.acestep-panel details')].map(d => d.dataset.about)", "sections")
+    do("eval=[...document.querySelectorAll('.acestep-panel details')].forEach(d => d.open = true)")
+    do(f"page={pictures / f'panel-{tag}.png'}")
+
+    do("eval=(window.copied = [], navigator.clipboard.writeText = async (text) => { window.copied.push(text) })")
+    for what in ("lrc", "vtt"):
+        do(f"eval={press(f'copy {what}')}")
+    do("eval=window.copied", "copied")
+    do("eval=(window.saved = [], HTMLAnchorElement.prototype.click = function () { window.saved.push(this.download) })")
+    do(f"eval={press('save')}")
+    do("eval=window.saved", "downloads")
+
+    do(f"eval={press('next')}")
+    do(f"wait={WHERE}.includes('2 / 2')")
+    do(f"eval={value(SAMPLER, 'seed')}", "seed of the next")
+    do(f"wait={READY}")
+    do(f"eval={press('previous')}")
+    do(f"wait={WHERE}.includes('1 / 2')")
+    do(f"wait={READY}")
+    do(f"eval={press('compare')}")
+    do(f"eval={press('next')}")
+    do(f"wait={WHERE}.includes('2 / 2')")
+    do(f"wait={READY}")
+    do(f"eval={press('switch')}")
+    do(f"wait={WHERE}.includes('1 / 2')")
+    do(f"eval={press('unpin')}")
+    do(f"wait={READY}")
+
+    do(f"eval={SONG}.widgets.find(w => w.name === 'caption').value = 'something else'")
+    do(f"eval={SAMPLER}.widgets.find(w => w.name === 'steps').value = 1")
+    do(f"eval={press('use')}")
+    do(f"eval={value(SONG, 'caption')}", "restored caption")
+    do(f"eval=[{value(SAMPLER, 'seed')}, {value(SAMPLER, 'steps')}]", "restored seed and steps")
+    do(f"eval={value(SAMPLER, 'control_after_generate')}", "control")
+    do("run=120")
+
+    do(f"wait={WHERE}.includes('/ 3')")
+    do(f"eval={press('autogen')}")
+    do(f"wait={WHERE}.includes('/ 4')")
+    do("eval=new Promise(done => setTimeout(done, 3000))")
+    do(f"eval={WHERE}", "with one ahead")
+    do(f"eval={press('autogen')}")
+
+    do("eval=[...document.querySelectorAll('.acestep-panel .acestep-batch')].length", "all batches")
+    do("eval=[...document.querySelectorAll('.acestep-panel .acestep-all a')].length", "all files")
+    do(f"wait={READY}")
+    do("clear")
+    do(f"eval={press('workflow')}")
+    do("wait=document.querySelector('[role=dialog] button')")
+    do("eval=[...document.querySelectorAll('[role=dialog] button')].at(-1).click()")
+    do("wait=app.rootGraph.nodes.length === 10")
+
+    do(workflow("remix"))
+    do(f"eval={QUICK}")
+    do(f"eval={press('send')}")
+    do("wait=app.rootGraph.nodes.some(n => n.comfyClass === 'ACEStepLoadResult')")
+    source = "app.rootGraph.nodes.find(n => n.comfyClass === 'ACEStepEncodeSource')"
+    do(f"eval={source}.inputs.filter(i => i.link != null).map(i => i.name)", "linked")
+    do("run=120", "remixed")
+    do(f"eval={press('refresh')}")
+    do(f"wait={WHERE}.includes('/ 5')")
+
+    do(workflow("custom"))
+    for name, node in (("song", SONG), ("sampler", SAMPLER)):
+        before = value(node, "caption" if name == "song" else "seed")
+        do(f"eval={before}", f"{name} before")
+        do(f"eval={roll(node)}")
+        do("eval=new Promise(done => setTimeout(done, 500))")
+        do(f"eval={before}", f"{name} after")
+    found = script.run(server, renderer=renderer)
+
+    assert found["on the node"] == [["ACE-Step_00001_.flac", 6, 400], ["ACE-Step_00002_.flac", 6, 400]]
+    assert found["lyric lines"] == 6 and found["lyric words"] > 20
+    assert {"settings", "scores", "lrc", "vtt", "times", "models", "files", "all"} <= set(found["sections"])
+    assert found["copied"][0].startswith("[00:00.") and found["copied"][1].startswith("WEBVTT")
+    assert found["downloads"] == ["ACE-Step_00002_.flac", "ACE-Step_00002_.json"]
+    assert found["seed of the next"] != found["seed after the run"]
+    assert found["restored caption"] == found["first caption"] and found["control"] == "fixed"
+    assert found["restored seed and steps"] == [42, 2]
+    assert found["with one ahead"].startswith("Batch 3 / 4"), "AutoGen makes one batch ahead and no more"
+    assert found["all batches"] == 4 and found["all files"] == 8
+    assert set(found["linked"]) == {"vae", "audio", "latent"} and found["remixed"]["ended"] == "execution_success"
+    assert found["song before"] != found["song after"] and found["sampler before"] != found["sampler after"]
+
+    sounds = [path.read_bytes() for path in saved(server, ".flac")[:6]]
+    assert same_music(server, 1, 5) and same_music(server, 2, 6), "use settings, then a run: the same sound"
+    assert sounds[0] != sounds[2]
+
+
+def same_music(server: ComfyServer, one: int, other: int) -> bool:
+    from acestep_graph.acestep_core import audio
+
+    paths = [server.folder / "output" / "audio" / f"ACE-Step_{number:05}_.flac" for number in (one, other)]
+    return torch.equal(*(audio.read(path)[0] for path in paths))
+
+
+HOSTILE = {
+    "<img src=x onerror=window.hacked=1>": {
+        "caption": "<script>window.hacked=1</script>",
+        "lines": [{"text": "<b>", "start": 0}],
+    },
+    "types": {"caption": 3, "peaks": {"a": 1}, "lines": "x", "scores": [1], "seed": {}, "batch": 9, "item": "x"},
+    "nothing": {"caption": ""},
+    "upward": {"caption": "up", "file": "../../secret.flac", "batch": "../.."},
+}
+
+
+@needs_browser
+def test_hostile_files_are_shown_as_text(server: ComfyServer) -> None:
+    output = server.folder / "output"
+    for name, record in HOSTILE.items():
+        (output / f"{name}.flac").write_bytes((ROOT / "assets" / "example-mix.flac").read_bytes())
+        (output / f"{name}.json").write_text(json.dumps(record))
+    (output / "huge.flac").write_bytes(b"x")
+    (output / "huge.json").write_bytes(b'{"caption": "' + b"x" * 100_000_000 + b'"}')
+    script = Script()
+    script.do(f"eval={OPEN}")
+    script.do("wait=document.querySelector('.acestep-panel .acestep-batch')")
+    script.do("eval=document.querySelectorAll('.acestep-panel .acestep-batch').length", "batches")
+    rows = "[...document.querySelectorAll('.acestep-panel .acestep-batch')]"
+    each = "row.click(); await new Promise(done => setTimeout(done, 400))"
+    script.do(f"eval=(async () => {{ for (const row of {rows}) {{ {each} }} }})()")
+    script.do("eval=document.querySelector('.acestep-panel').textContent", "text")
+    script.do(
+        "eval=[...document.querySelectorAll('.acestep-panel img, .acestep-panel script, .acestep-panel b')].length",
+        "markup",
+    )
+    script.do("eval=window.hacked ?? null", "hacked")
+    found = script.run(server)
+    assert found["batches"] == len(HOSTILE) and found["markup"] == 0 and found["hacked"] is None
+    assert "<script>window.hacked=1</script>" in found["text"] and "huge.json" in found["text"]
+
+
+@needs_browser
+@each_renderer
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_it_speaks_the_language(server: ComfyServer, pictures: Path, renderer: str, language: str) -> None:  # noqa: F811
+    if not (ROOT / "locales" / language).is_dir():
+        pytest.fail(f"there is no folder locales/{language}")
+    texts = json.loads((ROOT / "locales" / language / "main.json").read_text("utf-8"))["acestepGraph"]
+    names = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text("utf-8"))
+    script = Script()
+    script.do(workflow("custom"))
+    script.do(f"eval={QUICK}")
+    script.do(f"eval={JUDGED}")
+    script.do("run=120")
+    script.do(f"eval={OPEN}")
+    script.do(f"wait={READY}")
+    script.do("eval=document.querySelector('.acestep-panel [data-action=use]').textContent", "use")
+    script.do("eval=LiteGraph.registered_node_types['ACEStepSaveResult'].title", "node")
+    tag = f"{language}-{renderer.replace(' ', '-').replace('.', '')}"
+    script.do(f"page={pictures / f'results-{tag}.png'}")
+    found = script.run(server, renderer=renderer, locale=language)
+    assert found["use"] == texts["panel.use"]
+    assert found["node"] == names["ACEStepSaveResult"]["display_name"]
