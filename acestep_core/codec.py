@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .checkpoints.handles import Autoencoder, DiffusionModel
 from .host import Host, current
+from .memory.recovery import advice, is_out_of_memory
 
 OVERLAP_FRAMES = 12
 """Frames of context on each side of a window. The networks see 10; the rest is margin."""
@@ -71,8 +72,11 @@ def decode(
         chunk: frames in a window including its overlaps; None fits it to the memory.
         overlap: frames of context on each side.
 
+    Where memory runs out, decoding goes on in shorter windows, and at last in main memory.
+
     Raises:
         ValueError: latents that are empty, all zero, NaN or infinite, with the likely cause.
+        OutOfMemory: nothing helped.
     """
     check_latents(latents)
     host = host or current()
@@ -83,14 +87,38 @@ def decode(
     hop, channels = vae.hop, vae.module.config.audio_channels
     audio = torch.empty(latents.shape[0], channels, latents.shape[1] * hop)
     bar, done = host.progress(len(pieces) * latents.shape[0], "decoding", "window"), 0
-    for item in range(latents.shape[0]):
+    item = 0
+    while item < latents.shape[0]:
         source = latents[item : item + 1].transpose(1, 2).to(device, vae.dtype)
-        for a, b, lo, hi in pieces:
-            piece = vae.module.decode(source[..., lo:hi])
-            audio[item, :, a * hop : b * hop] = piece[0, :, (a - lo) * hop : (b - lo) * hop]
-            done += 1
-            bar.update(done)
+        try:
+            for a, b, lo, hi in pieces:
+                piece = vae.module.decode(source[..., lo:hi])
+                audio[item, :, a * hop : b * hop] = piece[0, :, (a - lo) * hop : (b - lo) * hop]
+                done += 1
+                bar.update(done)
+            item += 1
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if device.type == "cpu" and size <= CHUNK_RANGE[0]:
+                raise advice("decoding") from error
+            source = piece = None
+            host.make_room()
+            device, size = _smaller(vae, device, size, host)
+            pieces, done = list(windows(latents.shape[1], size, overlap)), 0
+            bar = host.progress(len(pieces) * (latents.shape[0] - item), "decoding", "window")
     return audio
+
+
+def _smaller(vae: Autoencoder, device: torch.device, size: int, host: Host) -> tuple[torch.device, int]:
+    """Where and in what windows decoding goes on after memory ran out: half as long, at last on the CPU."""
+    if size > CHUNK_RANGE[0]:
+        size = max(CHUNK_RANGE[0], size // 2 // 32 * 32)
+        host.say(f"Decoding ran out of memory and goes on in windows of {size} frames.")
+        return host.prepare(vae.module, "vae", size * ELEMENTS_PER_FRAME * vae.dtype.itemsize), size
+    host.say("Decoding does not fit into the card's memory and goes on in main memory, which is slower.")
+    vae.module.to("cpu")
+    return torch.device("cpu"), CHUNK_FRAMES["cpu"]
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ import contextvars
 import logging
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,6 +80,7 @@ class Host:
             also lie directly in it.
         input, output, temp: folders for audio in and out.
         device: ``"auto"`` (CUDA, MPS, XPU, CPU in this order), or a torch device name.
+        offload: keep models that are not at work in main memory; None decides by the size of the card.
         on_progress: called with (done, total, text).
         should_stop: called between steps; true stops the work with :class:`Cancelled`.
     """
@@ -94,11 +96,14 @@ class Host:
         device: str = "auto",
         on_progress: Callable[[int, int, str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
+        offload: bool | None = None,
     ):
         self.models, self.input, self.output = Path(models), Path(input), Path(output)
         self.temp = Path(temp) if temp else self.output / "temp"
         self._device, self._on_progress, self._should_stop = device, on_progress, should_stop
         self.notes: list[str] = []
+        self.offload = offload
+        self._resident: list[weakref.ref] = []
 
     # -- progress, messages, cancelling
 
@@ -147,10 +152,72 @@ class Host:
         return torch.float32
 
     def prepare(self, module: torch.nn.Module, component: str, activation_bytes: int = 0) -> torch.device:
-        """Bring ``module`` to its device, with room for ``activation_bytes``, and name the device."""
+        """Bring ``module`` to its device, with room for ``activation_bytes``, and name the device.
+
+        On a small card every other module of this host leaves it first.
+        """
         device = self.device(component)
+        if device.type != "cpu":
+            if self._offloads():
+                self._send_home(keep=module)
+            self._resident = [ref for ref in self._resident if ref() not in (None, module)] + [weakref.ref(module)]
         module.to(device)
         return device
+
+    def make_room(self) -> None:
+        """Send every module of this host back to main memory."""
+        self._send_home()
+        from .memory.recovery import empty_cache
+
+        empty_cache()
+
+    def _send_home(self, keep: torch.nn.Module | None = None) -> None:
+        for ref in self._resident:
+            module = ref()
+            if module is not None and module is not keep:
+                module.to("cpu")
+        self._resident = [ref for ref in self._resident if keep is not None and ref() is keep]
+
+    def _offloads(self) -> bool:
+        from .memory.tiers import tier_of
+
+        return tier_of(self.memory_gb()).offload if self.offload is None else self.offload
+
+    def memory_gb(self) -> float:
+        """Memory of the card in GB of 1024³ bytes, as the environment has it look; 0 where there is no card."""
+        from .memory.tiers import GIB, simulated
+
+        looked = simulated()
+        return looked if looked is not None else self._total_bytes() / GIB
+
+    def free_gb(self) -> float:
+        """GB of the card that are free or kept only by the allocator; all of the machine's where there is no card."""
+        from .memory.tiers import GIB, simulated
+
+        total, free, looked = self._total_bytes(), self._free_bytes(), simulated()
+        if looked is not None:
+            free = min(free, max(0.5, looked - 0.5) * GIB - (total - free if total else 0))
+        return max(0.0, free / GIB)
+
+    def _total_bytes(self) -> int:
+        import torch
+
+        device = self.device("dit")
+        if device.type in ("cuda", "xpu"):
+            return getattr(torch, device.type).get_device_properties(device).total_memory
+        return torch.mps.recommended_max_memory() if device.type == "mps" else 0
+
+    def _free_bytes(self) -> int:
+        import torch
+
+        device = self.device("dit")
+        if device.type == "cuda":
+            kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+            return torch.cuda.mem_get_info(device)[0] + kept
+        if device.type in ("xpu", "mps"):
+            used = torch.xpu.memory_allocated(device) if device.type == "xpu" else torch.mps.current_allocated_memory()
+            return self._total_bytes() - used
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
 
     # -- files
 

@@ -107,6 +107,23 @@ class ComfyHost(engine.Host):
         management.load_models_gpu([patcher], memory_required=activation_bytes, force_full_load=True)
         return patcher.load_device
 
+    def make_room(self) -> None:
+        import comfy.model_management as management
+
+        management.unload_all_models()
+        management.soft_empty_cache()
+
+    def _total_bytes(self) -> int:
+        import comfy.model_management as management
+
+        device = self.device("dit")
+        return 0 if management.is_device_cpu(device) else int(management.get_total_memory(device))
+
+    def _free_bytes(self) -> int:
+        import comfy.model_management as management
+
+        return int(management.get_free_memory(self.device("dit")))
+
     # -- files
 
     def model_roots(self, kind: str) -> list[Path]:

@@ -8,6 +8,7 @@ from typing import Any
 from ..acestep_core import host
 from ..acestep_core.checkpoints import catalog
 from ..acestep_core.lm.backends import BACKENDS
+from ..acestep_core.memory.tiers import TIERS, best_planner, lm_size_of, tier_of
 from .widgets import LM, MODEL, ROOT, TEXT, VAE, choice, problem_of, socket, switch
 
 CATEGORY = f"{ROOT}/Load"
@@ -240,6 +241,10 @@ class LoadVAE(_LoadOne):
         return load_vae(vae, precision, download_missing)
 
 
+AUTO_PLANNER = "auto"
+AUTO_TIP = " auto: the largest that the memory of this card has room for."
+
+
 class LoadLanguageModel(_LoadOne):
     DESCRIPTION = (
         "Loads the planner: the 5 Hz language model that writes songs from a sentence, completes their plan and "
@@ -257,16 +262,58 @@ class LoadLanguageModel(_LoadOne):
             "How it decodes. auto: CUDA graphs on NVIDIA GPUs, which are several times faster, else plain PyTorch. "
             "All give the same codes."
         )
-        return {"required": {**cls._inputs(), "backend": choice(BACKENDS, backend)}}
+        kind, options = model_choice("lm")
+        options["options"].append(AUTO_PLANNER)
+        options["tooltip"] += AUTO_TIP
+        return {"required": {**cls._inputs(), cls.WIDGET: (kind, options), "backend": choice(BACKENDS, backend)}}
 
     @classmethod
     def VALIDATE_INPUTS(cls, language_model: str | None = None, download_missing: bool | None = False) -> bool | str:
+        if language_model == AUTO_PLANNER:
+            return problem_of(fitting_planner)
         return check_file("lm", language_model, download_missing)
+
+    @classmethod
+    def IS_CHANGED(cls, language_model: str, **_: Any) -> str:
+        if language_model == AUTO_PLANNER:
+            language_model = fitting_planner()
+        return fingerprint("lm", language_model)
 
     def load(self, language_model: str, precision: str, download_missing: bool, backend: str) -> tuple:
         from ..acestep_core.checkpoints import loading
         from ..acestep_core.lm.backends import with_backend
 
+        if language_model == AUTO_PLANNER:
+            language_model = fitting_planner()
+        misfit = planner_misfit(language_model)
         path, note = find_file("lm", language_model, download_missing)
         lm = with_backend(loading.load_language_model(path, dtype=precision), backend)
-        return lm, report_text(lm.report.text(), note)
+        return lm, report_text(lm.report.text(), note, misfit)
+
+
+def fitting_planner() -> str:
+    """The planner on this machine that suits its card; the smallest one where none does.
+
+    Raises:
+        LookupError: there is no planner at all.
+    """
+    here = host.current()
+    names = catalog.list_choices(here, "lm")
+    if not names:
+        raise LookupError(f"There is no planner in {WHERE['lm']}. Get one: acestep-graph download acestep-5Hz-lm-0.6B")
+    memory = here.memory_gb()
+    tier = tier_of(memory) if memory else TIERS["tier5"]
+    return best_planner(names, tier) or min(names, key=lambda name: float(lm_size_of(name).rstrip("B")))
+
+
+def planner_misfit(name: str) -> str:
+    """A sentence where a planner is larger than the card's tier allows, said at once; "" otherwise."""
+    here = host.current()
+    memory, size = here.memory_gb(), lm_size_of(name)
+    tier = tier_of(memory)
+    if not memory or size in tier.lm_sizes:
+        return ""
+    fits = f"{', '.join(tier.lm_sizes)} fits" if tier.lm_sizes else "none is comfortable"
+    note = f"A planner of {size} is large for a card of {memory:.1f} GB ({fits}); memory may run out."
+    here.say(note)
+    return note

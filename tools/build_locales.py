@@ -75,8 +75,7 @@ def node_defs() -> dict[str, Any]:
 
 def _described(node: type, title: str) -> dict[str, Any]:
     inputs = {
-        name: {"name": readable(name), "tooltip": options["tooltip"]}
-        for name, (_, options) in inputs_of(node).items()
+        name: {"name": readable(name), "tooltip": options["tooltip"]} for name, (_, options) in inputs_of(node).items()
     }
     found: dict[str, Any] = {"display_name": title, "description": node.DESCRIPTION, "inputs": inputs}
     if node.RETURN_TYPES:

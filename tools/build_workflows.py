@@ -111,7 +111,7 @@ def add_task(page: Page, kind: str, title: str, height: int, /, **widgets: Any) 
 
 
 def add_sampler(page: Page, task: dict[str, Any], at: int) -> dict[str, Any]:
-    sampler = page.canvas.node("ACEStepSampler", "Sampler", (COLUMNS[2], at), (340, 370), seed=42)
+    sampler = page.canvas.node("ACEStepSampler", "Sampler", (COLUMNS[2], at), (340, 410), seed=42)
     page.canvas.link(page.models, "model", sampler, "model")
     page.canvas.link(task, "conditioning", sampler, "conditioning")
     page.middle.append(sampler)
@@ -345,7 +345,7 @@ def best_of() -> Canvas:
     score = canvas.node("ACEStepScore", "Score", (x, 0), (360, 190), encode_to_codes=True)
     pick = canvas.node("ACEStepPickBest", "Pick best", (x, 300), (360, 150))
     timing = canvas.node("ACEStepLyricTiming", "Lyric timing", (x, 560), (360, 170))
-    decode = canvas.node("ACEStepVAEDecode", "Decode", (x, 840), (360, 210), normalize=False)
+    decode = canvas.node("ACEStepVAEDecode", "Decode", (x, 900), (360, 210), normalize=False)
     save = add_save(p, "Save and play", (x + 440, 0))
     shown = canvas.node("PreviewAny", "Scores", (x + 440, SAVE_HEIGHT + 110), (400, 300))
     canvas.link(sampler, "result", score, "result")

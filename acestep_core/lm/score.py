@@ -28,7 +28,7 @@ from .settings import NO_INPUT
 from .vocabulary import vocabulary_of
 
 SCALE_RANGE = (0.01, 1.0)
-WEIGHTS = {"caption": 0.5, "lyrics": 0.3, "metas": 0.2}
+WEIGHTS = {"caption": 0.5, "lyrics": 0.3, "metadata": 0.2}
 DEPTH = 10
 """A token of a meta counts by its rank among this many likeliest ones."""
 HEAD_ROWS = 32
@@ -185,17 +185,17 @@ def recall(ranks: Tensor) -> float:
 def likelier(difference: float, scale: float) -> float:
     """sigmoid(difference / scale), for a difference of two mean log probabilities."""
     x = difference / scale
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(max(x, -700.0)) / (1 + math.exp(max(x, -700.0)))
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
-def weighed(found: Mapping[str, float]) -> float:
-    """The mean of what there is: caption 0.5, lyrics 0.3, and 0.2 for the mean of all others; 0 for nothing."""
+def weighed(found: Mapping[str, float], weights: Mapping[str, float] = WEIGHTS) -> float:
+    """Weighted mean of what there is: caption, lyrics, and the plain mean of all others as metadata; 0 for nothing."""
     parts = {name: value for name, value in found.items() if name in ("caption", "lyrics")}
     metas = [value for name, value in found.items() if name not in parts]
     if metas:
-        parts["metas"] = sum(metas) / len(metas)
-    total = sum(WEIGHTS[name] for name in parts)
-    return sum(WEIGHTS[name] * value for name, value in parts.items()) / total if parts else 0.0
+        parts["metadata"] = sum(metas) / len(metas)
+    total = sum(weights[name] for name in parts)
+    return sum(weights[name] * value for name, value in parts.items()) / total if parts else 0.0
 
 
 def _memory(lm: LanguageModel, kept: int, longest: int) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from ..checkpoints.handles import LanguageModel
 from ..host import Host, current
+from ..memory.limits import within_plan
 from ..song import INSTRUMENTAL, LANGUAGES, UNKNOWN_LANGUAGE, Song
 from . import engine, grammar, parsing, prompts
 from .settings import NO_INPUT, PlannerSettings
@@ -142,7 +143,8 @@ def _ask(
     """One reply with lyrics, unguided."""
     if budget < grammar.BLOCK_TOKENS:
         raise ValueError(f"A budget of {budget} tokens is too small; a reply needs {grammar.BLOCK_TOKENS} or more.")
-    settings, host = settings or PlannerSettings(), host or current()
+    host = host or current()
+    settings = within_plan(host, settings or PlannerSettings())
     vocabulary = vocabulary_of(lm.tokenizer)
     script = grammar.block(vocabulary, given=given, longest=settings.longest, lyrics=True)
     ids = prompts.encode(lm.tokenizer, prompt)

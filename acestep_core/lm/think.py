@@ -14,6 +14,7 @@ from typing import Any
 
 from ..checkpoints.handles import LanguageModel
 from ..host import Host, current
+from ..memory.limits import within_card, within_plan
 from ..sampling.settings import BATCH_RANGE
 from ..song import UNKNOWN_LANGUAGE, Song, resolve_duration
 from ..tasks.codes import CODE_RATE, Codes
@@ -96,6 +97,7 @@ def think(
         raise ValueError("Write a caption or lyrics: the planner needs at least one of them.")
     if not BATCH_RANGE[0] <= len(seeds) <= BATCH_RANGE[1]:
         raise ValueError(f"There are {len(seeds)} seeds; allowed is {BATCH_RANGE[0]} to {BATCH_RANGE[1]}.")
+    settings = within_plan(host, settings)
     reply, notes, metas, planned = None, [], prompts.metas_of(song), song
     started = time.perf_counter()
     if parts.metas and not song.complete:
@@ -107,8 +109,12 @@ def think(
     codes = Codes(())
     if parts.codes:
         seconds, origin = resolve_duration(planned)
+        seconds, clamped = within_card(host, seconds, lm=True)
+        if clamped:
+            notes.append(clamped)
         if planned.duration <= 0:
             notes.append(f"Length {seconds:g} s ({origin}).")
+        if planned.duration != seconds:
             metas = {**metas, "duration": int(seconds)}
             planned = replace(planned, duration=seconds)
         codes = Codes(codes_of(lm, song, metas, int(seconds * CODE_RATE), settings, seeds, host))

@@ -12,10 +12,14 @@ from torch import Tensor
 
 from ..checkpoints.handles import DiffusionModel
 from ..host import Host, current
+from ..memory.estimate import rows_that_fit
+from ..memory.recovery import advice, is_out_of_memory
+from ..memory.tiers import tier_of
 from . import loop, noise, schedules
 from .conditioning import Conditioning, Item
 from .settings import SamplerSettings, parse_seeds, resolve
 
+FRAME_RATE = 25
 BYTES_PER_TOKEN = 160_000
 """Working memory of one position of one row in bfloat16."""
 
@@ -87,10 +91,13 @@ def sample(
     Args:
         settings: auto values are resolved for the model's kind.
         seed: a number, a list, or text with commas; missing seeds follow from the given ones, −1 draws.
-        rows: items in one batch; None is one at a time on a CPU (nothing is gained there) and all elsewhere.
+        rows: items in one batch; None is one at a time on a CPU (nothing is gained there) and elsewhere as many as
+            fit. Where memory runs out all the same, the batch is halved and sampling goes on; the music does not
+            depend on it.
 
     Raises:
         ValueError: the conditioning was made with another model. FloatingPointError: NaN.
+        OutOfMemory: not even one item fits.
     """
     host = host or current()
     if conditioning.encoder is not model.module.encoder:
@@ -109,7 +116,9 @@ def sample(
         host.say(note)
         seeds, notes = noise.without_seed(seeds, used), (*notes, note)
     device = host.device("dit")
-    rows = rows or (1 if device.type == "cpu" else len(seeds))
+    if rows is None:
+        rows, note = _rows_that_fit(model, conditioning, chosen, host)
+        notes = (*notes, *([note] if note else []))
     groups = _groups(conditioning.items, rows)
     activations = max(item.conditions.context.shape[1] for item in conditioning.items) * rows * BYTES_PER_TOKEN // 2
     device = host.prepare(model.module, "dit", activations * (2 if chosen.guidance_scale > 1 else 1))
@@ -117,19 +126,55 @@ def sample(
     steps = len(schedules.start_from(levels, conditioning.items[0].noise_strength)) - 1
     bar, started = host.progress(steps * len(groups), "sampling"), time.perf_counter()
     made: dict[int, Tensor] = {}
-    for index, group in enumerate(groups):
+    done = 0
+    while groups:
+        group = groups.pop(0)
         items = [conditioning.items[i] for i in group]
-        task = _run_of(items, [seeds[i] for i in group], chosen, model, device)
-        counter, module = _Offset(bar, index * steps), model.module
-        network = (module.decoder, module.null_condition_emb)
-        result = loop.run(*network, task, levels, chosen, closing_euler=model.is_turbo, bar=counter)
-        made.update(zip(group, result.cpu(), strict=True))
+        try:
+            task = _run_of(items, [seeds[i] for i in group], chosen, model, device)
+            counter, network = _Offset(bar, done * steps), (model.module.decoder, model.module.null_condition_emb)
+            result = loop.run(*network, task, levels, chosen, closing_euler=model.is_turbo, bar=counter).cpu()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(group) == 1:
+                raise advice(f"{items[0].conditions.context.shape[1] / FRAME_RATE:g} s of music") from error
+            half = len(group) // 2
+            note = f"{len(group)} variations at once do not fit into memory: {half} at a time are made."
+            notes, groups = (*notes, note), [group[:half], group[half:], *groups]
+        else:
+            made.update(zip(group, result, strict=True))
+            done += 1
+            continue
+        task = None
+        host.say(note)
+        host.make_room()
+        device, done = host.prepare(model.module, "dit", activations // 2), 0
+        bar = host.progress(steps * len(groups), "sampling")
     taken = time.perf_counter() - started
-    times = {"dit_diffusion_time_cost": taken, "dit_diffusion_per_step_time_cost": taken / (steps * len(groups))}
+    count = -(-len(seeds) // rows)
+    times = {"dit_diffusion_time_cost": taken, "dit_diffusion_per_step_time_cost": taken / (steps * count)}
     rows_made = [made[i] for i in range(len(seeds))]
     latents = torch.nn.utils.rnn.pad_sequence(rows_made, batch_first=True)
     lengths, frames = (len(row) for row in rows_made), (item.frames for item in conditioning.items)
     return Sampled(latents, tuple(lengths), tuple(frames), tuple(seeds), chosen, tuple(levels), notes, times)
+
+
+def _rows_that_fit(
+    model: DiffusionModel, conditioning: Conditioning, settings: SamplerSettings, host: Host
+) -> tuple[int, str]:
+    """How many items run side by side, and a sentence where that is fewer than there are."""
+    count = len(conditioning.items)
+    if host.device("dit").type == "cpu":
+        return 1, ""
+    kind = ("XL " if model.config.separate_encoder else "") + ("base" if settings.guidance_scale > 1 else "turbo")
+    tier = tier_of(host.memory_gb())
+    rows = rows_that_fit(count, conditioning.seconds, host.free_gb(), kind=kind, tier=tier, offload=tier.offload)
+    if rows == count:
+        return rows, ""
+    note = f"{count} variations do not fit side by side into {host.free_gb():.1f} GB: {rows} at a time are made."
+    host.say(note)
+    return rows, note
 
 
 def _groups(items: Sequence[Item], rows: int) -> list[list[int]]:

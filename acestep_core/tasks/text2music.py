@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from ..checkpoints.handles import DiffusionModel, TextEncoder
 from ..host import Host
+from ..memory.limits import within_card
 from ..sampling.conditioning import MIN_FRAMES, Conditioning, Item, frames_of
 from ..song import Song, resolve_duration
 from .assemble import check_batch, check_share, maker
@@ -47,6 +48,7 @@ def prepare(
     check_share("codes strength", codes_strength)
     make = maker(model, text, song, reference, host)
     seconds, origin = resolve_duration(song)
+    seconds, clamped = within_card(make.host, seconds, lm=False)
     made: dict[tuple[int, ...], Item] = {}
     for index in range(batch):
         own = codes.for_item(index) if codes else ()
@@ -63,6 +65,8 @@ def prepare(
     if codes and codes.for_item(0):
         seconds, origin = seconds_of(codes.for_item(0)), "of the codes"
     notes = () if origin == "as given" else (f"Length {seconds:g} s ({origin}).",)
+    if clamped and not codes:
+        notes += (clamped,)
     without = sum(not codes.for_item(index) for index in range(batch)) if codes else 0
     if without:
         notes += (f"{without} of {batch} variations have no codes and are made from the text alone.",)

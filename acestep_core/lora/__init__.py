@@ -1,0 +1,1 @@
+"""Adapters: reading and writing their formats, and playing them beside the weights they change."""

@@ -1,0 +1,143 @@
+"""Out of memory at each stage, and modules that make room for each other."""
+
+import pytest
+import torch
+
+from acestep_graph.acestep_core import codec
+from acestep_graph.acestep_core.host import Host
+from acestep_graph.acestep_core.memory.recovery import OutOfMemory, advice, is_out_of_memory
+from acestep_graph.acestep_core.sampling import loop
+from acestep_graph.acestep_core.sampling.sampler import sample
+from tests import models, results
+
+
+def refuse(limit, real, error=torch.OutOfMemoryError):
+    """``real`` for at most ``limit`` rows; beyond, memory runs out."""
+
+    def run(decoder, null, task, *args, **given):
+        if task.noise.shape[0] > limit:
+            raise error("CUDA out of memory. Tried to allocate 9 GiB")
+        return real(decoder, null, task, *args, **given)
+
+    return run
+
+
+@pytest.mark.parametrize("limit", (1, 2))
+@pytest.mark.parametrize("error", (torch.OutOfMemoryError, RuntimeError, MemoryError))
+def test_a_batch_that_does_not_fit_is_made_in_parts(monkeypatch, limit, error):
+    made, host = results.made(4, 9), Host(device="cpu")
+    monkeypatch.setattr(loop, "run", refuse(limit, loop.run, error))
+    again = sample(results.named_heads(), made.conditioning, None, 9, rows=4, host=host)
+    assert torch.allclose(again.latents, made.made.latents, atol=1e-5)
+    assert any("do not fit into memory" in note for note in host.notes)
+    assert any("at a time are made" in note for note in again.notes)
+
+
+def test_where_not_one_piece_fits_it_is_said_what_to_do(monkeypatch):
+    made = results.made(2)
+    monkeypatch.setattr(loop, "run", refuse(0, loop.run))
+    with pytest.raises(OutOfMemory, match="10 s of music.*make the music shorter"):
+        sample(results.named_heads(), made.conditioning, None, 7, rows=2)
+
+
+def test_any_other_error_stays_what_it_is(monkeypatch):
+    made = results.made(2)
+    monkeypatch.setattr(loop, "run", refuse(0, loop.run, LookupError))
+    with pytest.raises(LookupError):
+        sample(results.named_heads(), made.conditioning, None, 7, rows=2)
+
+
+@pytest.mark.parametrize("longest", (70, 150))
+def test_decoding_goes_on_in_shorter_windows(monkeypatch, longest):
+    vae, host = models.small_vae(), Host(device="cpu")
+    latents = torch.randn(2, 300, 64, generator=torch.Generator().manual_seed(3))
+    whole, real = codec.decode(vae, latents, chunk=512), vae.module.decode
+
+    def decode(piece):
+        if piece.shape[-1] > longest:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(piece)
+
+    monkeypatch.setattr(vae.module, "decode", decode)
+    parts = codec.decode(vae, latents, chunk=512, host=host)
+    assert torch.allclose(parts, whole, atol=1e-4)
+    assert any("shorter" in note or "windows of" in note for note in host.notes)
+
+
+def test_decoding_that_never_fits_says_so(monkeypatch):
+    vae = models.small_vae()
+
+    def never(_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(vae.module, "decode", never)
+    with pytest.raises(OutOfMemory, match="decoding"):
+        codec.decode(vae, torch.randn(1, 100, 64), host=Host(device="cpu"))
+
+
+def test_what_is_out_of_memory():
+    for words in ("CUDA out of memory", "MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory"):
+        assert is_out_of_memory(RuntimeError(words))
+    assert is_out_of_memory(MemoryError()) and is_out_of_memory(torch.OutOfMemoryError("x"))
+    assert not is_out_of_memory(RuntimeError("shape mismatch")) and not is_out_of_memory(ValueError("out of memory"))
+    assert not is_out_of_memory(advice("this"))
+
+
+class Card(Host):
+    """A host whose card is the ``meta`` device, with a size of its own."""
+
+    def __init__(self, gb, **given):
+        super().__init__(device="meta", **given)
+        self.gb = gb
+
+    def _total_bytes(self):
+        return int(self.gb * 2**30)
+
+    def _free_bytes(self):
+        return int(self.gb * 2**30)
+
+
+class Part(torch.nn.Linear):
+    """A module that only notes where it was sent."""
+
+    def __init__(self):
+        super().__init__(1, 1)
+        self.at = ["cpu"]
+
+    def to(self, device):
+        self.at.append(str(device))
+        return self
+
+
+@pytest.mark.parametrize("gb, leaves", ((8, True), (16, True), (24, False), (80, False)))
+def test_on_a_small_card_what_is_idle_leaves(gb, leaves):
+    host, first, second = Card(gb), Part(), Part()
+    host.prepare(first, "text")
+    host.prepare(second, "dit")
+    assert (first.at[-1] == "cpu") == leaves and second.at[-1] == "meta"
+    host.prepare(first, "text")
+    assert first.at[-1] == "meta" and (second.at[-1] == "cpu") == leaves
+    host.make_room()
+    assert first.at[-1] == second.at[-1] == "cpu"
+
+
+def test_offloading_can_be_chosen():
+    host, first, second = Card(80, offload=True), Part(), Part()
+    host.prepare(first, "text")
+    host.prepare(second, "dit")
+    assert first.at[-1] == "cpu"
+
+
+def test_a_module_that_is_gone_is_forgotten():
+    host, first = Card(8), Part()
+    host.prepare(first, "text")
+    del first
+    host.prepare(Part(), "dit")
+    host.make_room()
+
+
+def test_a_simulated_card(monkeypatch):
+    monkeypatch.setenv("MAX_CUDA_VRAM", "6")
+    assert Card(80).memory_gb() == 6 and Card(80).free_gb() <= 5.5
+    monkeypatch.delenv("MAX_CUDA_VRAM")
+    assert Card(80).memory_gb() == 80 and Host(device="cpu").memory_gb() == 0 and Host(device="cpu").free_gb() > 0
