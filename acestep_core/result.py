@@ -15,6 +15,7 @@ from . import codec
 from .checkpoints.fingerprint import described
 from .checkpoints.handles import Autoencoder, DiffusionModel
 from .lm.score import PlannerScore
+from .lora import apply as adapters
 from .lyrics.timing import LyricScore, Timing
 from .sampling.conditioning import Conditioning, Splice
 from .sampling.sampler import Sampled
@@ -71,6 +72,7 @@ def make_result(model: DiffusionModel, conditioning: Conditioning, made: Sampled
         "duration": conditioning.seconds,
         **conditioning.settings,
         **made.record(),
+        **adapters.record(model),
         "model_kind": model.kind,
         "model_files": [Path(f).name for f in model.report.files],
         "models": [*_weights("dit", model.report.files), *_weights("text", conditioning.text_files)],

@@ -1,6 +1,6 @@
 """The nodes: thin adapters from the canvas to the engine, listed in the order a song is made."""
 
-from . import conditioning, examples, loading, mixing, planner, results, sampling, song, sound, source, system
+from . import conditioning, examples, loading, lora, mixing, planner, results, sampling, song, sound, source, system
 
 NODES: dict[str, tuple[type, str]] = {
     "ACEStepLoadModels": (loading.LoadModels, "Load ACE-Step Models"),
@@ -8,6 +8,9 @@ NODES: dict[str, tuple[type, str]] = {
     "ACEStepLoadTextEncoder": (loading.LoadTextEncoder, "Load ACE-Step Text Encoder"),
     "ACEStepLoadVAE": (loading.LoadVAE, "Load ACE-Step VAE"),
     "ACEStepLoadLanguageModel": (loading.LoadLanguageModel, "Load ACE-Step Language Model"),
+    "ACEStepLoadLoRA": (lora.LoadLoRA, "Load LoRA"),
+    "ACEStepLoRAStack": (lora.LoRAStack, "LoRA Stack"),
+    "ACEStepLoRAInfo": (lora.LoRAInfo, "LoRA Info"),
     "ACEStepSystem": (system.System, "System"),
     "ACEStepSong": (song.Song, "Song"),
     "ACEStepEditSong": (song.EditSong, "Edit Song"),

@@ -59,13 +59,14 @@ SHORT = {
     "simple": ["Change what you like.duration=10"],
     "think": ["Song.duration=10"],
     "best-of": ["Song.duration=10"],
+    "lora": ["Song.duration=10"],
 }
 """Settings that keep pieces short whose length is otherwise open."""
 
 SECONDS = {**dict.fromkeys(SHORT, 10), "extend": 24}
 """Length of the music where it is not the example recording's twelve seconds."""
 
-FILES_MADE = {"custom": 2, "simple": 2, "think": 2, "remix": 2, "lego": 2, "all-stems": 12}
+FILES_MADE = {"custom": 2, "simple": 2, "think": 2, "lora": 2, "remix": 2, "lego": 2, "all-stems": 12}
 WITHOUT_SOUND = ("transcribe",)
 with_sound = pytest.mark.parametrize(
     "file", [file for file in FILES if file.stem not in WITHOUT_SOUND], ids=lambda file: file.stem

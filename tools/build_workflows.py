@@ -325,6 +325,34 @@ def lego() -> Canvas:
     return p.group("2  What to play along with")
 
 
+def lora() -> Canvas:
+    p = page(
+        "lora",
+        TURBO,
+        "## LoRA: a style of your own\n"
+        "Like *custom*, with a LoRA on the diffusion model: put its file into `models/loras` and choose it in **Load "
+        "LoRA**.\n\n"
+        "Start at a strength of 1; the model's own sound is back, bit for bit, with *enabled* off. Chain several *Load "
+        "LoRA* nodes, or take *LoRA Stack*.\n\n"
+        "Needs the 2B turbo model; a LoRA fits models of the width it was trained for.",
+    )
+    canvas = p.canvas
+    song = add_song(p, 0)
+    adapter = canvas.node("ACEStepLoadLoRA", "Load LoRA", (COLUMNS[2], 0), (340, 210))
+    canvas.link(p.models, "model", adapter, "model")
+    task = add_task(p, "ACEStepText2Music", "Text to music", 230)
+    task["pos"] = [COLUMNS[2], 320]
+    canvas.link(song, "song", task, "song")
+    sampler = add_sampler(p, task, 660)
+    canvas.relink(adapter, "model", sampler, "model")
+    p.middle.insert(0, adapter)
+    add_result(p, sampler, "audio/lora")
+    report = canvas.node("PreviewAny", "The LoRA", (COLUMNS[3], 320 + SAVE_HEIGHT + 460), (400, 200))
+    canvas.link(adapter, "report", report, "source")
+    p.result.append(report)
+    return p.group()
+
+
 def best_of() -> Canvas:
     p = page(
         "best-of",
@@ -470,7 +498,7 @@ def transcribe() -> Canvas:
     return canvas
 
 
-WORKFLOWS = (simple, custom, think, best_of, transcribe, remix, repaint, extend, extract, all_stems, lego, complete)
+WORKFLOWS = (simple, custom, think, best_of, lora, transcribe, remix, repaint, extend, extract, all_stems, lego, complete)
 
 
 def build() -> dict[str, str]:

@@ -95,6 +95,17 @@ class Canvas:
         source["outputs"][out]["links"].append(number)
         target["inputs"][slot]["link"] = number
 
+    def relink(self, source: dict[str, Any], output: str, target: dict[str, Any], input: str) -> None:
+        """Feed ``input`` from ``source`` in place of what feeds it now."""
+        slot = next(i for i, o in enumerate(target["inputs"]) if o["name"] == input)
+        number = target["inputs"][slot]["link"]
+        link = next(link for link in self.links if link[0] == number)
+        before = next(node for node in self.nodes if node["id"] == link[1])
+        before["outputs"][link[2]]["links"].remove(number)
+        out = next(i for i, o in enumerate(source["outputs"]) if o["name"] == output)
+        link[1], link[2] = source["id"], out
+        source["outputs"][out]["links"].append(number)
+
     def link_widget(self, source: dict[str, Any], output: str, target: dict[str, Any], widget: str) -> None:
         """A link into a widget."""
         target["inputs"].append({"name": widget, "type": "STRING", "widget": {"name": widget}, "link": None})

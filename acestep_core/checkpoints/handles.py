@@ -7,6 +7,7 @@ weights themselves are shared and never written.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from ..models.oobleck import OobleckVAE
 from ..models.qwen3 import Qwen3
 from ..tokenizer import Tokenizer
 from .layouts import COMPONENTS
+
+if TYPE_CHECKING:
+    from ..lora.adapter import Adapter
 
 KINDS = ("turbo", "sft", "base")
 
@@ -58,12 +62,16 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class DiffusionModel:
-    """The diffusion checkpoint: weights, sizes, kind, and its silence latent [frames, 64] in float32."""
+    """The diffusion checkpoint: weights, sizes, kind, and its silence latent [frames, 64] in float32.
+
+    ``adapters`` are those wanted, with their strengths; they play inside :func:`lora.apply.active` alone.
+    """
 
     module: AceStepModel
     kind: str
     silence: Tensor | None
     report: LoadReport
+    adapters: tuple[tuple[Adapter, float], ...] = ()
 
     @property
     def config(self) -> ModelConfig:

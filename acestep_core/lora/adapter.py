@@ -6,12 +6,11 @@ file and stay on the CPU; nobody writes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .layers import named_width
@@ -23,13 +22,6 @@ Chain = tuple[Tensor, ...]
 def product(chain: Chain) -> Tensor:
     """The matrix a chain stands for, in float32."""
     return reduce(torch.matmul, (matrix.float() for matrix in chain))
-
-
-def through(x: Tensor, chain: Chain) -> Tensor:
-    """The chain applied to the last dimension of x."""
-    for matrix in reversed(chain):
-        x = F.linear(x, matrix)
-    return x
 
 
 def _shape(chain: Chain, what: str) -> tuple[int, int]:
@@ -73,6 +65,10 @@ class LowRank:
     def chains(self) -> tuple[Chain, ...]:
         return ((self.up, self.down),)
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> LowRank:
+        """The same with every tensor changed."""
+        return LowRank(change(self.up), change(self.down))
+
     def dense(self) -> Tensor:
         """ΔW [out, in] in float32."""
         return product((self.up, self.down))
@@ -100,6 +96,9 @@ class Kron:
 
     def chains(self) -> tuple[Chain, ...]:
         return self.left, self.right
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Kron:
+        return Kron(tuple(map(change, self.left)), tuple(map(change, self.right)))
 
     def dense(self) -> Tensor:
         """ΔW [out, in] in float32."""
@@ -129,6 +128,9 @@ class Hadamard:
     def chains(self) -> tuple[Chain, ...]:
         return self.first, self.second
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> Hadamard:
+        return Hadamard(tuple(map(change, self.first)), tuple(map(change, self.second)))
+
     def dense(self) -> Tensor:
         """ΔW [out, in] in float32."""
         return product(self.first) * product(self.second)
@@ -151,6 +153,9 @@ class Full:
 
     def chains(self) -> tuple[Chain, ...]:
         return ((self.weight,),)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Full:
+        return Full(change(self.weight))
 
     def dense(self) -> Tensor:
         """ΔW [out, in] in float32."""

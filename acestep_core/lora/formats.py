@@ -23,16 +23,11 @@ from ..checkpoints.header import PICKLES, CheckpointError, read_json
 from ..checkpoints.weights import DTYPES, Weights, open_weights
 from ..models.config import ModelConfig
 from .adapter import Adapter, AdapterReport, Change, Form, Full, Hadamard, Kron, LowRank
+from .folders import CONFIG, FOLDER_FILES
 from .layers import Layers
-from .names import Key, parse
+from .names import parse
 from .scales import Recipe, diffusers_recipe, recipe
 
-CONFIG = "adapter_config.json"
-FOLDER_FILES = (
-    *("adapter_model.safetensors", "adapter_model.bin"),
-    *("lokr_weights.safetensors", "loha_weights.safetensors"),
-)
-"""What the weights are called in a folder of one adapter."""
 ABOUT = ("base_model", "ss_base_model_version", "tag", "tag_position", "trigger_word", "steps", "date")
 """Metadata that is shown to the user where a file has it."""
 
@@ -100,11 +95,10 @@ def weight_file(path: Path) -> Path:
 
 @dataclass
 class _Sorted:
-    """The names of a file, sorted to layers: ``parts`` is layer → part → name; ``keys`` name → how it is spelled."""
+    """The names of a file, sorted: ``parts`` is layer → part → name."""
 
     layers: Layers
     parts: dict[str, dict[str, str]] = field(default_factory=dict)
-    keys: dict[str, Key] = field(default_factory=dict)
     unmatched: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -126,7 +120,6 @@ def _sorted(weights: Weights, layers: Layers, path: Path) -> _Sorted:
         if key.part in parts:
             raise CheckpointError(f"{path}: {parts[key.part]} and {name} are the same tensor under two names.")
         parts[key.part] = name
-        found.keys[name] = key
     return found
 
 
@@ -151,13 +144,13 @@ def _checked(layer: str, parts: dict[str, str], found: _Sorted, weights: Weights
         return None
     meta = {part: torch.empty(weights.shapes[name], device="meta") for part, name in parts.items()}
     try:
-        form = _form(meta, {part: found.keys[name].spelling for part, name in parts.items()})
+        form = _form(meta, parts)
         if form.shape == found.layers.shapes[layer]:
             Change(form, magnitude=_magnitude(meta), bias=_bias(meta, 1.0))
     except (ValueError, RuntimeError) as error:
         raise CheckpointError(f"{weights.path}: {layer} is damaged: {error}. Get or save the file again.") from error
     rank, most = max(len(chain[-1]) for chain in form.chains()), max(form.shape)
-    if any(len(chain) > 1 for chain in form.chains()) and rank > most:
+    if rank > most:
         raise CheckpointError(
             f"{weights.path}: {layer} has rank {rank}; in a layer of {form.shape[0]} × {form.shape[1]} at most {most} "
             "makes sense. This is no usable adapter."
@@ -165,23 +158,23 @@ def _checked(layer: str, parts: dict[str, str], found: _Sorted, weights: Weights
     return form
 
 
-def _form(parts: Mapping[str, Tensor], spelled: Mapping[str, str]) -> Form:
+def _form(parts: Mapping[str, Tensor], names: Mapping[str, str]) -> Form:
     """Tensors of one layer → the form they make. Raises ValueError where some are missing or do not fit."""
 
     def need(part: str) -> Tensor:
         if part not in parts:
-            have = next(name for key, name in spelled.items() if key in sum(FORMS, ()))
-            partner = {"down": "lora_B (or lora_up)", "up": "lora_A (or lora_down)"}.get(part, part)
-            raise ValueError(f"it has {have} but no {partner}")
+            have = next(name for key, name in names.items() if any(key in form for form in FORMS))
+            partner = {"down": "lora_A (lora_down)", "up": "lora_B (lora_up)"}.get(part, part)
+            raise ValueError(f"there is {have} but no {partner}")
         return parts[part]
 
     def whole_or_pair(stem: str) -> tuple[Tensor, ...]:
         if stem in parts:
             if f"{stem}_a" in parts or f"{stem}_b" in parts:
-                raise ValueError(f"it has {stem} both whole and as a pair")
+                raise ValueError(f"there is {stem} both whole and as a pair")
             return (parts[stem],)
         if f"{stem}_a" not in parts and f"{stem}_b" not in parts:
-            raise ValueError(f"it has no {stem}")
+            raise ValueError(f"there is no {stem}")
         return need(f"{stem}_a"), need(f"{stem}_b")
 
     if "down" in parts or "up" in parts:

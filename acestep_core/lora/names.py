@@ -36,12 +36,11 @@ class Key:
 
     Attributes:
         stem: the layer as the file spells it. part: a value of :data:`PARTS`, or ``up_bias``.
-        spelling: the part as the file spells it. adapter: the adapter's own name, where it is written.
+        adapter: the adapter's own name, where it is written.
     """
 
     stem: str
     part: str
-    spelling: str
     adapter: str
 
 
@@ -53,7 +52,7 @@ def parse(name: str) -> Key | None:
     part = PARTS[match["part"]]
     if match["leaf"] == "bias":
         part = "up_bias" if part == "up" else ""
-    return Key(match["stem"], part, match["part"], match["adapter"] or "") if part else None
+    return Key(match["stem"], part, match["adapter"] or "") if part else None
 
 
 def without_prefixes(stem: str) -> str:

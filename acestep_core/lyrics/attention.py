@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..checkpoints.handles import DiffusionModel
 from ..host import Host
+from ..lora.apply import active, bytes_wanted
 from ..sampling.conditioning import Item
 from ..text import Prompt
 from ..tokenizer import Tokenizer
@@ -82,15 +83,16 @@ def lyric_attention(
     conditions, length = item.conditions, len(latents)
     widest = max(len(chosen) for chosen in heads.values())
     scores = widest * conditions.sequence.shape[1] * length // 2 * BYTES_PER_SCORE
-    device = host.prepare(model.module, "dit", scores + 200_000 * length)
+    device = host.prepare(model.module, "dit", scores + 200_000 * length + bytes_wanted(model))
     generator = torch.Generator().manual_seed(seed)
     made = latents[None].to(model.dtype)
     noise = torch.randn(made.shape, generator=generator, dtype=torch.float32).to(model.dtype)
     x = (level * noise + (1 - level) * made).to(device)
     decoder = model.module.decoder
-    ready = decoder.begin(conditions.context.to(device), conditions.sequence.to(device), last=max(heads))
-    levels = decoder.levels(torch.tensor([level], device=device), ready)
     tokens = slice(lyrics.first, lyrics.first + len(lyrics.ids))
     patches = -(-frames // model.config.patch_size)
-    maps = decoder.listening(x, levels, ready, heads, tokens)
+    with active(model):
+        ready = decoder.begin(conditions.context.to(device), conditions.sequence.to(device), last=max(heads))
+        levels = decoder.levels(torch.tensor([level], device=device), ready)
+        maps = decoder.listening(x, levels, ready, heads, tokens)
     return torch.cat([part[0, :, :patches].transpose(1, 2).float().cpu() for part in maps])

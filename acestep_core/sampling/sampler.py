@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..checkpoints.handles import DiffusionModel
 from ..host import Host, current
+from ..lora.apply import active, bytes_wanted
 from ..memory.estimate import rows_that_fit
 from ..memory.recovery import advice, is_out_of_memory
 from ..memory.tiers import tier_of
@@ -121,7 +122,8 @@ def sample(
         notes = (*notes, *([note] if note else []))
     groups = _groups(conditioning.items, rows)
     activations = max(item.conditions.context.shape[1] for item in conditioning.items) * rows * BYTES_PER_TOKEN // 2
-    device = host.prepare(model.module, "dit", activations * (2 if chosen.guidance_scale > 1 else 1))
+    activations *= 2 if chosen.guidance_scale > 1 else 1
+    device = host.prepare(model.module, "dit", activations + bytes_wanted(model))
 
     steps = len(schedules.start_from(levels, conditioning.items[0].noise_strength)) - 1
     bar, started = host.progress(steps * len(groups), "sampling"), time.perf_counter()
@@ -133,7 +135,8 @@ def sample(
         try:
             task = _run_of(items, [seeds[i] for i in group], chosen, model, device)
             counter, network = _Offset(bar, done * steps), (model.module.decoder, model.module.null_condition_emb)
-            result = loop.run(*network, task, levels, chosen, closing_euler=model.is_turbo, bar=counter).cpu()
+            with active(model):
+                result = loop.run(*network, task, levels, chosen, closing_euler=model.is_turbo, bar=counter).cpu()
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

@@ -11,11 +11,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acestep_graph.acestep_core.checkpoints import loading
 from acestep_graph.acestep_core.host import Cancelled, Host
 from acestep_graph.acestep_core.lm import engine, prompts, score
 from acestep_graph.acestep_core.lm.settings import NO_INPUT
 from acestep_graph.acestep_core.song import LYRICS_LIMIT, Song, make_song
-from tests.lm.planner import HOST, planner, published_tokenizer
+from tests.lm.planner import FOLDER, HOST, planner, published_tokenizer
 
 LM, CPU = planner(), torch.device("cpu")
 CODES = (3, 14, 15, 92)
@@ -131,8 +132,6 @@ def test_log_probabilities_and_ranks_equal_one_whole_forward():
 
 def test_log_probabilities_equal_transformers():
     transformers = pytest.importorskip("transformers")
-    from tests.lm.planner import FOLDER
-
     peer = transformers.AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
     with torch.inference_mode():
         for name, target in {**score.targets(SONG)[0], **score.targets(SONG)[1]}.items():
@@ -318,6 +317,12 @@ def test_overflowing_numbers_are_said(monkeypatch):
     with pytest.raises(FloatingPointError):
         judged()
     assert len(calls) == 6
+
+
+def test_bfloat16_judges_alike():
+    half = loading.load_language_model(FOLDER, dtype=torch.bfloat16)
+    found = score.score(half, CODES, SONG, scale=1.0, host=HOST)
+    assert flat(found) == pytest.approx(flat(judged(scale=1.0)), abs=0.02)
 
 
 def test_the_same_call_gives_the_same_score_in_any_order():

@@ -1,0 +1,201 @@
+"""Writing adapters: one file for ComfyUI, or a folder for PEFT.
+
+>>> from acestep_core.lora import writing
+>>> writing.write_file(adapter, "models/loras/jazz.safetensors", about={"tag": "jzz"})
+>>> writing.write_peft(adapter, "models/loras/jazz")
+
+Both are written beside their place and moved there whole, so that a broken write leaves nothing half done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .adapter import Adapter, Change, Hadamard, Kron, LowRank
+from .formats import CONFIG, FOLDER_FILES
+
+PREFIX = "base_model.model."
+"""Before every layer: the spelling of the original trainers, which ComfyUI, PEFT and diffusers know."""
+
+
+def write_file(
+    adapter: Adapter,
+    path: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    about: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write one .safetensors file, with an alpha for every layer, so that it is as loud anywhere as here.
+
+    Args:
+        dtype: of the tensors; None for what they have. Alphas are always float32.
+        about: further metadata, such as base_model, tag, steps, date.
+
+    Raises:
+        FileExistsError: ``path`` is there and ``overwrite`` is not set.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path.name} must end with .safetensors.")
+    _require_free(path, overwrite)
+    tensors: dict[str, Tensor] = {}
+    for layer, change in adapter.changes.items():
+        tensors |= {f"{PREFIX}{layer}.{part}": tensor for part, tensor in _parts(change, dtype).items()}
+    metadata = {"format": "pt", "adapter": ", ".join(adapter.kinds), "base_width": str(adapter.width)}
+    metadata |= {"rank": ", ".join(f"{r}" for r in adapter.ranks), "alpha": ", ".join(f"{a:g}" for a in adapter.alphas)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = _beside(path)
+    try:
+        save_file(tensors, fresh, metadata | {str(k): str(v) for k, v in (about or {}).items()})
+        os.replace(fresh, path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def write_peft(
+    adapter: Adapter, folder: str | Path, *, dtype: torch.dtype | None = None, overwrite: bool = False
+) -> Path:
+    """Write ``adapter_config.json`` and ``adapter_model.safetensors``, which PEFT and the original load.
+
+    Raises:
+        ValueError: an adapter of another form than LoRA or DoRA, or with biases.
+        FileExistsError: ``folder`` is there and ``overwrite`` is not set.
+    """
+    folder = Path(folder)
+    config = peft_config(adapter)
+    _require_free(folder, overwrite)
+    tensors: dict[str, Tensor] = {}
+    for layer, change in adapter.changes.items():
+        stem = f"{PREFIX}{layer}"
+        tensors[f"{stem}.lora_A.weight"] = _stored(change.form.down, dtype)
+        tensors[f"{stem}.lora_B.weight"] = _stored(change.form.up, dtype)
+        if change.magnitude is not None:
+            tensors[f"{stem}.lora_magnitude_vector"] = _stored(change.magnitude.flatten(), dtype)
+    fresh = _beside(folder)
+    fresh.mkdir(parents=True)
+    try:
+        save_file(tensors, fresh / FOLDER_FILES[0], {"format": "pt"})
+        (fresh / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+        _put_in_place(fresh, folder)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    return folder
+
+
+def peft_config(adapter: Adapter) -> dict[str, Any]:
+    """The ``adapter_config.json`` of an adapter: the most frequent rank and alpha, and patterns for the others.
+
+    Raises:
+        ValueError: PEFT's LoRA has no place for a change of this adapter.
+    """
+    for layer, change in adapter.changes.items():
+        by_columns = change.magnitude is not None and change.magnitude.shape[1] != 1
+        if not isinstance(change.form, LowRank) or change.bias is not None or by_columns:
+            what = "a bias" if change.bias is not None else "magnitudes of columns" if by_columns else change.kind
+            raise ValueError(
+                f"{adapter.name} has {what} for {layer}, which a PEFT folder of a LoRA cannot hold. "
+                "Write a ComfyUI file instead."
+            )
+    weighted = {change.magnitude is not None for change in adapter.changes.values()}
+    if len(weighted) > 1:
+        raise ValueError(
+            f"{adapter.name} is DoRA for some layers only, which a PEFT folder cannot say. "
+            "Write a ComfyUI file instead."
+        )
+    ranks = {layer: change.rank for layer, change in adapter.changes.items()}
+    alphas = {layer: change.alpha for layer, change in adapter.changes.items()}
+    rank, alpha = _usual(ranks.values()), _usual(alphas.values())
+    return {
+        "peft_type": "LORA",
+        "task_type": "FEATURE_EXTRACTION",
+        "base_model_name_or_path": "",
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_dropout": 0.0,
+        "modules_to_save": None,
+        "target_modules": sorted(adapter.changes),
+        "r": rank,
+        "lora_alpha": _whole(alpha),
+        "rank_pattern": {layer: value for layer, value in ranks.items() if value != rank},
+        "alpha_pattern": {layer: _whole(value) for layer, value in alphas.items() if value != alpha},
+        "use_dora": weighted == {True},
+        "use_rslora": False,
+    }
+
+
+def _parts(change: Change, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The tensors of one layer by the ends of their names."""
+    form, scale = change.form, change.scale
+    if isinstance(form, LowRank):
+        parts = {"lora_A.weight": form.down, "lora_B.weight": form.up}
+    elif isinstance(form, Hadamard):
+        names = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+        parts = dict(zip(names, (*form.first, *form.second), strict=True))
+    elif isinstance(form, Kron):
+        parts = {}
+        for name, chain in (("lokr_w1", form.left), ("lokr_w2", form.right)):
+            names = (name,) if len(chain) == 1 else (f"{name}_a", f"{name}_b")
+            parts |= dict(zip(names, chain, strict=True))
+    else:
+        parts = {"diff": form.weight}
+    if change.rank is None and scale != 1:
+        first = next(iter(parts))
+        parts[first] = (parts[first].float() * scale).to(parts[first].dtype)
+    if change.magnitude is not None:
+        parts["dora_scale"] = change.magnitude
+    if change.bias is not None:
+        parts["diff_b"] = change.bias
+    stored = {name: _stored(tensor, dtype) for name, tensor in parts.items()}
+    return stored if change.alpha is None else {**stored, "alpha": torch.tensor(change.alpha, dtype=torch.float32)}
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A copy of its own: safetensors refuses tensors that share memory."""
+    return tensor.detach().to("cpu", dtype or tensor.dtype, copy=True).contiguous()
+
+
+def _usual(values: Any) -> Any:
+    return Counter(values).most_common(1)[0][0]
+
+
+def _whole(value: float) -> float | int:
+    return int(value) if value == int(value) else value
+
+
+def _require_free(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} is there already. Choose another name, or allow overwriting it.")
+
+
+def _beside(path: Path) -> Path:
+    return path.parent / f".{path.name}.{secrets.token_hex(4)}"
+
+
+def _put_in_place(fresh: Path, folder: Path) -> None:
+    """Move a finished folder to its name; what it replaces goes only then, and only if it is an adapter."""
+    if not folder.exists():
+        os.replace(fresh, folder)
+        return
+    if not (folder / CONFIG).is_file():
+        raise FileExistsError(f"{folder} is no folder of an adapter and is not overwritten. Choose another name.")
+    old = _beside(folder)
+    os.replace(folder, old)
+    os.replace(fresh, folder)
+    shutil.rmtree(old)

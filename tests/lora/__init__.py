@@ -1,0 +1,1 @@
+"""Adapters: reading, writing, playing."""
