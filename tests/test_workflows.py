@@ -11,6 +11,8 @@ from acestep_graph import headless
 from acestep_graph.acestep_core import audio
 from acestep_graph.acestep_core.checkpoints import demo
 from acestep_graph.acestep_core.host import Host
+from acestep_graph.acestep_core.lora.adapter import low_rank
+from acestep_graph.acestep_core.lora.writing import write_file
 from acestep_graph.headless.declared import node_table, saved_widgets
 from acestep_graph.headless.execute import Cache
 from tests.pack import ROOT
@@ -185,3 +187,31 @@ def test_the_same_file_gives_the_same_sound_twice(model_folder, tmp_path):
         headless.run(ROOT / "workflows" / "custom.json", host, settings=wanted)
         sounds.append(audio.read(next((tmp_path / run).rglob("*.flac")))[0])
     assert torch.equal(*sounds)
+
+
+def test_a_lora_changes_the_music_and_leaves_no_trace(model_folder, tmp_path):
+    """With it another piece; at strength 0, switched off, or without any, the same piece bit for bit."""
+    models = tmp_path / "models"
+    shutil.copytree(model_folder, models)
+    width, heads = demo.DIT.hidden_size, demo.DIT.num_attention_heads * demo.DIT.head_dim
+    draw = torch.Generator().manual_seed(1)
+    pair = (torch.randn(heads, 4, generator=draw), torch.randn(4, width, generator=draw))
+    names = [f"layers.{layer}.self_attn.q_proj" for layer in range(demo.DIT.num_hidden_layers)]
+    adapter = low_rank("style", dict.fromkeys(names, pair), width, alpha=4.0)
+    (models / "loras").mkdir()
+    write_file(adapter, models / "loras" / "style.safetensors")
+    sounds, cache = {}, Cache()
+    for name, settings in {
+        "none": [],
+        "full": ["Load LoRA.lora=style.safetensors"],
+        "zero": ["Load LoRA.lora=style.safetensors", "Load LoRA.strength=0"],
+        "off": ["Load LoRA.lora=style.safetensors", "Load LoRA.enabled=false"],
+    }.items():
+        host = Host(models=models, output=tmp_path / name, device="cpu")
+        wanted = [*SHORT["lora"], "Sampler.steps=2", "Text to music.batch_size=1", "Save and play.format=flac"]
+        headless.run(ROOT / "workflows" / "lora.json", host, settings=[*wanted, *settings], cache=cache)
+        sounds[name] = audio.read(next((tmp_path / name).rglob("*.flac")))[0]
+        record = json.loads(next((tmp_path / name).rglob("*.json")).read_text("utf-8"))
+        assert record["use_lora"] == (name == "full")
+    assert torch.equal(sounds["none"], sounds["zero"]) and torch.equal(sounds["none"], sounds["off"])
+    assert (sounds["none"] - sounds["full"]).abs().max() > 0.01

@@ -1,4 +1,4 @@
-"""An adapter as a value, whatever file it came from: for each linear layer of the decoder a change ΔW.
+"""An adapter as a value, whatever file it came from: for each of some layers of the decoder a change ΔW.
 
 Names of layers are those inside the decoder, ``layers.0.self_attn.q_proj``. Tensors keep the precision of their
 file and stay on the CPU; nobody writes them.
@@ -168,20 +168,22 @@ KINDS = {LowRank: "LoRA", Kron: "LoKr", Hadamard: "LoHa", Full: "full difference
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What an adapter does to one linear layer W at strength 1.
+    """What an adapter does to one layer W at strength 1.
 
     Without magnitude W + scale · ΔW. With one (DoRA) that matrix is rescaled to the norms m: its rows where
     ``magnitude`` is [out, 1], its columns where it is [1, in] (Liu et al. 2024, arXiv 2402.09353, eq. 5).
-    ``bias`` [out] is added to the layer's.
+    ``bias`` [out] is added to the layer's. For a convolution W is [out, in · ``kernel``], and columns are those of
+    one input channel together: the magnitude is [1, in].
     """
 
     form: Form
     scale: float = 1.0
     magnitude: Tensor | None = None
     bias: Tensor | None = None
+    kernel: int = 1
 
     def __post_init__(self) -> None:
-        rows, columns = self.form.shape
+        rows, columns = self.form.shape[0], self.form.shape[1] // self.kernel
         if self.magnitude is not None and tuple(self.magnitude.shape) not in ((rows, 1), (1, columns)):
             found = list(self.magnitude.shape)
             raise ValueError(f"the DoRA magnitude is {found}, expected [{rows}, 1] or [1, {columns}]")
@@ -203,6 +205,11 @@ class Change:
         if self.magnitude is None:
             return kind
         return "DoRA" if isinstance(self.form, LowRank) else f"{kind} with magnitudes"
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether the magnitudes, where there are any, are those of rows."""
+        return self.magnitude is not None and tuple(self.magnitude.shape) == (self.form.shape[0], 1)
 
     def tensors(self) -> list[Tensor]:
         own = [tensor for chain in self.form.chains() for tensor in chain]
@@ -236,7 +243,7 @@ class AdapterReport:
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """A change for each of some linear layers of the decoder.
+    """A change for each of some layers of the decoder.
 
     Attributes:
         name: what the user calls it. changes: layer name → :class:`Change`.

@@ -5,7 +5,7 @@
 >>> with_jazz = apply.with_adapter(model, jazz, 0.8)
 
 A handle says which adapters are wanted; the weights, shared with every other handle, are never written. Only
-inside :func:`active` the linear layers add what the adapters of that handle add, so W may be of any precision,
+inside :func:`active` the layers add what the adapters of that handle add, so W may be of any precision,
 quantized too. Every adapter is measured against the plain W: the order of a stack does not matter, and a strength
 of 0 is the same as no adapter, bit for bit.
 """
@@ -25,7 +25,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..checkpoints.handles import DiffusionModel
 from .adapter import Adapter, Change
-from .branch import Branch
+from .branch import Branch, stand_in
 from .layers import Layers
 
 STRENGTH_RANGE = (-4.0, 4.0)
@@ -88,15 +88,15 @@ def active(model: DiffusionModel) -> Iterator[None]:
     for adapter, strength in playing(model):
         for layer, change in adapter.changes.items():
             wanted.setdefault(layer, []).append((change, strength))
-    branches = {layer: Branch(changes) for layer, changes in wanted.items()}
+    block = {layer: Branch(changes) for layer, changes in wanted.items()}
     stage = _stage(model.module.decoder)
     with stage.lock:
-        stage.blocks.append(branches)
+        stage.blocks.append(block)
         try:
-            stage.show(branches)
+            stage.show(block)
             yield
         finally:
-            stage.blocks = [block for block in stage.blocks if block is not branches]
+            stage.blocks = [other for other in stage.blocks if other is not block]
             stage.show(stage.blocks[-1] if stage.blocks else {})
 
 
@@ -108,14 +108,24 @@ class _Stage:
     lock: threading.RLock = field(default_factory=threading.RLock)
     blocks: list[Mapping[str, Branch]] = field(default_factory=list)
     hooks: list[RemovableHandle] = field(default_factory=list)
+    replaced: list[tuple[nn.Module, str, nn.Module]] = field(default_factory=list)
 
-    def show(self, branches: Mapping[str, Branch]) -> None:
+    def show(self, block: Mapping[str, Branch]) -> None:
+        """Take off what is there, put on ``block``."""
         for hook in self.hooks:
             hook.remove()
-        self.hooks = []
+        for owner, name, own in self.replaced:
+            setattr(owner, name, own)
+        self.hooks, self.replaced = [], []
         decoder = self.decoder()
-        for layer, branch in branches.items():
-            self.hooks.append(decoder.get_submodule(layer).register_forward_hook(branch))
+        for layer, branch in block.items():
+            module = decoder.get_submodule(layer)
+            if isinstance(module, nn.Conv1d):
+                owner, _, name = layer.rpartition(".")
+                self.replaced.append((decoder.get_submodule(owner), name, module))
+                setattr(decoder.get_submodule(owner), name, stand_in(module, branch.changes))
+            else:
+                self.hooks.append(module.register_forward_hook(branch))
 
 
 _stages: weakref.WeakKeyDictionary[nn.Module, _Stage] = weakref.WeakKeyDictionary()

@@ -1,8 +1,11 @@
-"""What the adapters at play add to one linear layer y = W x + b.
+"""What the adapters at play add to one layer y = W x + b.
 
 For a change ΔW of scale s at strength k: k·s·ΔW x. With DoRA M = W + s·ΔW is rescaled to the norms m, and what is
 added is k·(rescaled M − W) x. By rows, with g = m / ‖M‖, that is k·(g − 1)·W x + k·s·g·ΔW x; by columns, with
 h = m / ‖M‖, k·W((h − 1)·x) + k·s·ΔW(h·x). So W is applied, never written, and read only once, for the norms.
+
+The convolution at the decoder's entry is small, and the decoder reads its weight instead of calling it: for the
+time of playing another one stands in its place.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from .adapter import Chain, Change, Full, Hadamard, Kron, LowRank, product
 
 UNITS_AT_ONCE = 1024
 """Columns of W that a layer is asked for at a time."""
+UNIT = 256.0
+"""What it is asked with: large, so that rounding y to the layer's precision spares W where b is larger."""
 
 
 @dataclass
@@ -76,15 +81,11 @@ def work_out(
         form, gain = change.form.map(lambda tensor: tensor.to(device, torch.float32)), strength * change.scale
         row = column = None
         if change.magnitude is not None:
-            m = change.magnitude.to(device, torch.float32)
-            by_rows = m.shape[1] == 1 and m.shape[0] == form.shape[0]
-            whole = plain_weight(layer, device, dtype).add_(form.dense(), alpha=change.scale)
-            norm = torch.linalg.vector_norm(whole, dim=int(by_rows), keepdim=True)
-            rescaling = torch.where(norm > 0, m / norm, 0.0).flatten()
-            if by_rows:
-                row, rows = rescaling, rows + strength * (rescaling - 1)
+            factors = rescaling(plain_weight(layer, device, dtype).add_(form.dense(), alpha=change.scale), change)
+            if change.by_rows:
+                row, rows = factors, rows + strength * (factors - 1)
             else:
-                column, columns = rescaling, columns + strength * (rescaling - 1)
+                column, columns = factors, columns + strength * (factors - 1)
         if change.bias is not None:
             bias = bias + strength * change.bias.to(device, torch.float32)
         if isinstance(form, LowRank):
@@ -97,6 +98,37 @@ def work_out(
     for name, value in (("rows", rows), ("columns", columns), ("bias", bias)):
         setattr(added, name, value.to(dtype) if isinstance(value, Tensor) else None)
     return added
+
+
+def rescaling(whole: Tensor, change: Change) -> Tensor:
+    """Magnitude over norm of the rows or columns of W + s·ΔW [out, in]: [out] or [in]."""
+    m = change.magnitude.to(whole.device, torch.float32).flatten()
+    if change.by_rows:
+        norm = torch.linalg.vector_norm(whole, dim=1)
+    else:
+        norm = torch.linalg.vector_norm(whole.unflatten(1, (-1, change.kernel)), dim=(0, 2))
+    factors = torch.where(norm > 0, m / norm, 0.0)
+    return factors if change.by_rows else factors.repeat_interleave(change.kernel)
+
+
+def stand_in(conv: nn.Conv1d, changes: Sequence[tuple[Change, float]]) -> nn.Conv1d:
+    """A convolution with the changes worked into a copy of the weight, in float32 and then rounded once."""
+    device, dtype = conv.weight.device, conv.weight.dtype
+    plain = conv.weight.detach().to(device, torch.float32).flatten(1)
+    weight, bias = plain.clone(), conv.bias.detach().to(device, torch.float32)
+    for change, strength in changes:
+        form = change.form.map(lambda tensor: tensor.to(device, torch.float32))
+        whole = plain + change.scale * form.dense()
+        if change.magnitude is not None:
+            factors = rescaling(whole, change)
+            whole = whole * (factors[:, None] if change.by_rows else factors)
+        weight += strength * (whole - plain)
+        if change.bias is not None:
+            bias = bias + strength * change.bias.to(device, torch.float32)
+    made = nn.Conv1d(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, device="meta")
+    made.weight = nn.Parameter(weight.view(conv.weight.shape).to(dtype), requires_grad=False)
+    made.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
+    return made
 
 
 def _term(
@@ -153,9 +185,9 @@ def plain_weight(layer: nn.Module, device: torch.device, dtype: torch.dtype) -> 
     made, width = [], layer.in_features
     for start in range(0, width, UNITS_AT_ONCE):
         which = torch.arange(start, min(start + UNITS_AT_ONCE, width), device=device)
-        units = F.one_hot(which, width).to(dtype)
+        units = UNIT * F.one_hot(which, width).to(dtype)
         made.append(_without_bias(layer.forward(units), layer).float())
-    return torch.cat(made).T.contiguous()
+    return torch.cat(made).T.contiguous() / UNIT
 
 
 def _without_bias(y: Tensor, layer: nn.Module) -> Tensor:

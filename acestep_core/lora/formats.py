@@ -61,7 +61,9 @@ def read_adapter(path: str | Path, config: ModelConfig, *, name: str = "", alpha
         _check_fit(path, forms, found.layers)
         known, source = _recipe(path, file, weights)
         changes = {
-            layer: _change(layer, parts, weights, known, alpha) for layer, parts in found.parts.items() if forms[layer]
+            layer: _change(layer, parts, weights, found.layers.kernels.get(layer, 1), known, alpha)
+            for layer, parts in found.parts.items()
+            if forms[layer]
         }
         notes = _notes(changes, found, known, source, alpha)
         about = {key: weights.metadata[key][:200] for key in ABOUT if weights.metadata.get(key)}
@@ -134,6 +136,7 @@ def _checked(layer: str, parts: dict[str, str], found: _Sorted, weights: Weights
                 raise CheckpointError(f"{weights.path}: {name} is {list(weights.shapes[name])}, not a single number.")
         elif weights.dtypes[name] not in DTYPES:
             raise CheckpointError(f"{weights.path}: {name} is {weights.dtypes[name]}; read are {', '.join(DTYPES)}.")
+    kernel = found.layers.kernels.get(layer, 1)
     kinds = [form for form in FORMS if any(part in parts for part in form)]
     if len(kinds) > 1:
         raise CheckpointError(f"{weights.path}: {layer} has {' and '.join(parts)}, which are of different formats.")
@@ -142,11 +145,12 @@ def _checked(layer: str, parts: dict[str, str], found: _Sorted, weights: Weights
         found.unmatched += [(name, reason) for name in parts.values()]
         parts.clear()
         return None
-    meta = {part: torch.empty(weights.shapes[name], device="meta") for part, name in parts.items()}
+    empty = {part: torch.empty(weights.shapes[name], device="meta") for part, name in parts.items()}
     try:
+        meta = {part: _flat(part, tensor, kernel) for part, tensor in empty.items()}
         form = _form(meta, parts)
         if form.shape == found.layers.shapes[layer]:
-            Change(form, magnitude=_magnitude(meta), bias=_bias(meta, 1.0))
+            Change(form, 1.0, _magnitude(meta, form, kernel), _bias(meta, 1.0), kernel)
     except (ValueError, RuntimeError) as error:
         raise CheckpointError(f"{weights.path}: {layer} is damaged: {error}. Get or save the file again.") from error
     rank, most = max(len(chain[-1]) for chain in form.chains()), max(form.shape)
@@ -191,7 +195,7 @@ def _check_fit(path: Path, forms: Mapping[str, Form | None], layers: Layers) -> 
     made = {layer: form.shape for layer, form in forms.items() if form}
     if not made:
         raise CheckpointError(
-            f"{path} is no adapter for ACE-Step 1.5: none of its tensors belongs to a linear layer of the decoder. "
+            f"{path} is no adapter for ACE-Step 1.5: none of its tensors changes a layer of the decoder. "
             "Choose an adapter that was trained on ACE-Step 1.5."
         )
     layers.require(str(path), made)
@@ -210,10 +214,10 @@ def _recipe(path: Path, file: Path, weights: Weights) -> tuple[Recipe | None, st
 
 
 def _change(
-    layer: str, parts: Mapping[str, str], weights: Weights, known: Recipe | None, alpha: float | None
+    layer: str, parts: Mapping[str, str], weights: Weights, kernel: int, known: Recipe | None, alpha: float | None
 ) -> Change:
     """Read the tensors of one layer."""
-    tensors = {part: _read(weights, name) for part, name in parts.items()}
+    tensors = {part: _flat(part, _read(weights, name), kernel) for part, name in parts.items()}
     form = _form(tensors, parts)
     rank = form.rank
     if alpha is not None and rank is not None:
@@ -226,12 +230,21 @@ def _change(
         scale = 1.0
     if "scalar" in tensors:
         scale *= float(tensors["scalar"])
-    return Change(form, scale, _magnitude(tensors), _bias(tensors, scale))
+    return Change(form, scale, _magnitude(tensors, form, kernel), _bias(tensors, scale), kernel)
 
 
-def _magnitude(tensors: Mapping[str, Tensor]) -> Tensor | None:
+def _flat(part: str, tensor: Tensor, kernel: int) -> Tensor:
+    """A part of a convolution's change as the matrix it stands for; parts of linear layers as they are."""
+    joined = part in ("down", "diff", "lokr_w2") or (part == "up" and tensor.shape[-1:] == (1,))
+    return tensor.flatten(1) if kernel > 1 and joined and tensor.dim() == 3 else tensor
+
+
+def _magnitude(tensors: Mapping[str, Tensor], form: Form, kernel: int) -> Tensor | None:
     found = tensors.get("magnitude")
-    return found[:, None] if found is not None and found.dim() == 1 else found
+    if found is not None and (kernel > 1 or found.dim() == 1):
+        found = found.flatten()
+        return found[:, None] if kernel == 1 or len(found) == form.shape[0] else found[None]
+    return found
 
 
 def _bias(tensors: Mapping[str, Tensor], scale: float) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""The linear layers of the decoder: which one a file means, and whether its change fits.
+"""The layers of the decoder that adapters change: which one a file means, and whether its change fits.
 
 Writers agree on the layer but not on its spelling: they put prefixes before it, write diffusers' names, or
 underscores for dots. The last cannot be undone by replacing (``self_attn`` has an underscore of its own), so
@@ -25,14 +25,24 @@ _LAYER = re.compile(r"(?:^|_)layers[._](\d+)[._]")
 
 
 class Layers:
-    """The linear layers of the decoder of one size: ``shapes`` is name → (out, in)."""
+    """The layers of the decoder of one size that adapters change: all linear ones and the convolution at the entry.
+
+    Attributes:
+        shapes: name → (out, in), for the convolution (out, in · kernel): its weight with the last two dimensions
+            joined. kernels: name → kernel, of the convolution alone.
+    """
 
     def __init__(self, config: ModelConfig):
-        self.config, self.shapes, self._others = config, {}, {}
+        self.config, self._others = config, {}
+        self.shapes: dict[str, tuple[int, int]] = {}
+        self.kernels: dict[str, int] = {}
         self._table: dict[str, str] = {}
         for name, module in without_weights(DiT, config).named_modules():
             if isinstance(module, nn.Linear):
                 self.shapes[name] = (module.out_features, module.in_features)
+            elif isinstance(module, nn.Conv1d):
+                self.kernels[name] = module.kernel_size[0]
+                self.shapes[name] = (module.out_channels, module.in_channels * self.kernels[name])
             elif name:
                 self._others[name] = module
             for spelling in spellings(name) if name else ():
@@ -59,8 +69,8 @@ class Layers:
             plain = plain.removeprefix(prefix)
         if other is not None:
             kind = type(self._others[other]).__name__
-            what = "a convolution" if "Conv" in kind else "a norm" if "Norm" in kind else f"a group of layers ({kind})"
-            return f"{other} is {what}; adapters change linear layers"
+            kinds = {"ConvTranspose1d": "a transposed convolution", "RMSNorm": "a norm"}
+            return f"{other} is {kinds.get(kind, f'a group of layers ({kind})')}; adapters change linear layers"
         if plain.startswith("encoder"):
             return "it belongs to the condition encoder, which no adapter changes"
         if plain.startswith(("tokenizer", "detokenizer")):
@@ -97,8 +107,8 @@ class Layers:
 
 
 def width_of(layer: str, shape: tuple[int, int]) -> int:
-    """Hidden size of a model whose ``layer`` is [out, in]: every linear layer writes it or reads it."""
-    writes = ("o_proj", "down_proj", "condition_embedder", "linear_1")
+    """Hidden size of a model whose ``layer`` is [out, in]: every layer writes it or reads it."""
+    writes = ("o_proj", "down_proj", "condition_embedder", "linear_1", "proj_in.1")
     return shape[0] if layer.endswith(writes) else shape[1]
 
 

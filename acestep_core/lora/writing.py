@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from .adapter import Adapter, Change, Hadamard, Kron, LowRank
@@ -58,7 +58,7 @@ def write_file(
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = _beside(path)
     try:
-        save_file(tensors, fresh, metadata | {str(k): str(v) for k, v in (about or {}).items()})
+        fresh.write_bytes(save(tensors, metadata | {str(k): str(v) for k, v in (about or {}).items()}))
         os.replace(fresh, path)
     except BaseException:
         fresh.unlink(missing_ok=True)
@@ -81,14 +81,15 @@ def write_peft(
     tensors: dict[str, Tensor] = {}
     for layer, change in adapter.changes.items():
         stem = f"{PREFIX}{layer}"
-        tensors[f"{stem}.lora_A.weight"] = _stored(change.form.down, dtype)
-        tensors[f"{stem}.lora_B.weight"] = _stored(change.form.up, dtype)
+        parts = _parts(change, dtype)
+        tensors |= {f"{stem}.{part}": parts[part] for part in ("lora_A.weight", "lora_B.weight")}
         if change.magnitude is not None:
-            tensors[f"{stem}.lora_magnitude_vector"] = _stored(change.magnitude.flatten(), dtype)
+            flat = parts["dora_scale"].flatten()
+            tensors[f"{stem}.lora_magnitude_vector"] = flat if change.kernel == 1 else flat[None, :, None]
     fresh = _beside(folder)
     fresh.mkdir(parents=True)
     try:
-        save_file(tensors, fresh / FOLDER_FILES[0], {"format": "pt"})
+        (fresh / FOLDER_FILES[0]).write_bytes(save(tensors, {"format": "pt"}))
         (fresh / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
         _put_in_place(fresh, folder)
     except BaseException:
@@ -155,15 +156,24 @@ def _parts(change: Change, dtype: torch.dtype | None) -> dict[str, Tensor]:
             parts |= dict(zip(names, chain, strict=True))
     else:
         parts = {"diff": form.weight}
+    if change.kernel > 1:
+        parts = {name: _unjoined(name, tensor, change.kernel) for name, tensor in parts.items()}
     if change.rank is None and scale != 1:
         first = next(iter(parts))
         parts[first] = (parts[first].float() * scale).to(parts[first].dtype)
     if change.magnitude is not None:
-        parts["dora_scale"] = change.magnitude
+        parts["dora_scale"] = change.magnitude if change.kernel == 1 else change.magnitude[..., None]
     if change.bias is not None:
         parts["diff_b"] = change.bias
     stored = {name: _stored(tensor, dtype) for name, tensor in parts.items()}
     return stored if change.alpha is None else {**stored, "alpha": torch.tensor(change.alpha, dtype=torch.float32)}
+
+
+def _unjoined(name: str, tensor: Tensor, kernel: int) -> Tensor:
+    """A part of a convolution's change in the shape PEFT and ComfyUI expect."""
+    if name in ("lora_A.weight", "diff"):
+        return tensor.unflatten(1, (-1, kernel))
+    return tensor[..., None] if name == "lora_B.weight" else tensor
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

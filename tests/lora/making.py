@@ -11,6 +11,7 @@ from acestep_graph.acestep_core.lora.branch import Branch
 from acestep_graph.acestep_core.lora.layers import Layers
 from tests import models
 
+ENTRY = "proj_in.1"
 LAYERS = ("layers.0.self_attn.q_proj", "layers.1.cross_attn.v_proj", "layers.3.mlp.down_proj", "condition_embedder")
 
 
@@ -42,7 +43,8 @@ def form(kind, out, inside, rank=3, seed=0):
             (part(a, rank, salt=7), part(rank, b, salt=8)), (part(c, rank, salt=5), part(rank, d, salt=6))
         ),
         "loha": lambda: Hadamard(
-            (part(out, rank, salt=9), part(rank, inside, salt=10)), (part(out, rank, salt=11), part(rank, inside, salt=12))
+            (part(out, rank, salt=9), part(rank, inside, salt=10)),
+            (part(out, rank, salt=11), part(rank, inside, salt=12)),
         ),
         "full": lambda: Full(part(out, inside, salt=13)),
     }[kind]()
@@ -54,12 +56,14 @@ FORM_KINDS = ("lora", "lokr", "lokr_pair", "lokr_pairs", "loha", "full")
 def change(layer, kind="lora", rank=3, seed=0, scale=1.0, magnitude="", bias=False):
     """A random change of a layer of the tiny model; ``magnitude`` is rows, columns or nothing."""
     out, inside = shapes()[layer]
-    norms = {"rows": (out, 1), "columns": (1, inside)}.get(magnitude)
+    kernel = Layers(config()).kernels.get(layer, 1)
+    norms = {"rows": (out, 1), "columns": (1, inside // kernel)}.get(magnitude)
     return Change(
         form(kind, out, inside, rank, seed),
         scale,
         None if norms is None else 1 + draw(*norms, seed=seed + 20).abs(),
         draw(out, seed=seed + 21) if bias else None,
+        kernel,
     )
 
 
@@ -78,6 +82,7 @@ def same(ours, theirs, tolerance=1e-6):
     for layer, one in ours.changes.items():
         other = theirs.changes[layer]
         torch.testing.assert_close(delta(one), delta(other), atol=tolerance, rtol=tolerance)
+        assert one.kernel == other.kernel
         for part in ("magnitude", "bias"):
             first, second = getattr(one, part), getattr(other, part)
             assert (first is None) == (second is None), (layer, part)
@@ -118,8 +123,9 @@ def spelled(adapter, spell, down="lora_A.weight", up="lora_B.weight", alpha=True
     """The tensors of a LoRA with the names that ``spell`` makes of its layers."""
     tensors = {}
     for layer, one in adapter.changes.items():
-        tensors[f"{spell(layer)}.{down}"] = one.form.down
-        tensors[f"{spell(layer)}.{up}"] = one.form.up
+        conv = one.kernel > 1
+        tensors[f"{spell(layer)}.{down}"] = one.form.down.unflatten(1, (-1, one.kernel)) if conv else one.form.down
+        tensors[f"{spell(layer)}.{up}"] = one.form.up[..., None] if conv else one.form.up
         if alpha:
             tensors[f"{spell(layer)}.alpha"] = torch.tensor(one.alpha)
     return tensors

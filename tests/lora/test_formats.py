@@ -88,7 +88,7 @@ def test_any_name_is_answered(name):
 
 def test_every_linear_layer_of_the_published_sizes_is_known_by_underscores_too():
     layers = Layers(ModelConfig())
-    assert len(layers.shapes) == 24 * 11 + 7
+    assert len(layers.shapes) == 24 * 11 + 7 + 1
     for layer in layers.shapes:
         for spelling in SPELLINGS.values():
             name = spelling(layer)
@@ -119,8 +119,14 @@ def lycoris(kind, made, alpha=None, **more):
 @pytest.mark.parametrize("magnitude", ["", "rows", "columns"])
 def test_lycoris_forms(tmp_path, kind, magnitude):
     whole = kind in ("lokr", "full")
-    made = making.adapter(kind, scale=1.0 if whole else 2.0, magnitude=magnitude)
-    file = making.save(tmp_path / "a.safetensors", lycoris(kind, made, alpha=6.0))
+    layers = (*making.LAYERS, making.ENTRY)
+    made = making.adapter(kind, layers=layers, scale=1.0 if whole else 2.0, magnitude=magnitude)
+    tensors = lycoris(kind, made, alpha=6.0)
+    for part in ("lokr_w2", "diff", "dora_scale"):
+        name = f"lycoris_proj_in_1.{part}"
+        if name in tensors:
+            tensors[name] = tensors[name][..., None] if part == "dora_scale" else tensors[name].unflatten(1, (-1, 2))
+    file = making.save(tmp_path / "a.safetensors", tensors)
     read = read_adapter(file, making.config())
     assert making.same(read, made)
     assert read.ranks == (() if whole else (3,)), "alpha of whole matrices is no scale"
@@ -197,9 +203,7 @@ def test_old_folders_hold_a_pickle_of_tensors(tmp_path):
 
 
 def test_a_lone_file_without_alpha_plays_at_scale_one_and_says_so(tmp_path):
-    file = making.save(
-        tmp_path / "jazz.safetensors", making.spelled(making.adapter(), SPELLINGS["PEFT"], alpha=False)
-    )
+    file = making.save(tmp_path / "jazz.safetensors", making.spelled(making.adapter(), SPELLINGS["PEFT"], alpha=False))
     read = read_adapter(file, making.config())
     assert making.same(read, making.adapter())
     assert any("does not say its alpha" in note for note in read.report.notes) and read.report.layout == "PEFT file"
@@ -250,7 +254,7 @@ def test_what_is_not_used_is_listed_with_its_reason(tmp_path):
     pair = {"lora_A.weight": torch.ones(2, 4), "lora_B.weight": torch.ones(4, 2)}
     strangers = {
         "base_model.model.layers.99.mlp.up_proj": "numbered from 0",
-        "base_model.model.proj_in.1": "convolution",
+        "base_model.model.proj_out.1": "transposed convolution",
         "base_model.model.norm_out": "norm",
         "base_model.model.encoder.text_projector": "condition encoder",
         "lora_te_text_model": "text encoder",

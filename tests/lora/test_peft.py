@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from acestep_graph.acestep_core.lora.apply import active, with_adapter
+from acestep_graph.acestep_core.lora.apply import with_adapter
 from acestep_graph.acestep_core.lora.formats import read_adapter
 from acestep_graph.acestep_core.lora.writing import write_peft
 from tests import models
@@ -13,9 +13,19 @@ from tests import models
 from . import making
 
 peft = pytest.importorskip("peft")
+pytestmark = pytest.mark.filterwarnings("ignore::peft.utils.PeftWarning")
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
-EVERYTHING = [*ATTENTION, "gate_proj", "up_proj", "down_proj", "linear_1", "linear_2", "time_proj", "condition_embedder"]
+EVERYTHING = [
+    *ATTENTION,
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+    "linear_1",
+    "linear_2",
+    "time_proj",
+    "condition_embedder",
+]
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
 LORA = {
@@ -62,7 +72,7 @@ def ours(model, folder, strength=1.0):
 
 
 def scaled(model, strength):
-    """PEFT's model with another strength, and the changed-nothing check that it has an effect."""
+    """PEFT's model with another strength."""
     for module in model.modules():
         if hasattr(module, "set_scale"):
             module.set_scale("default", strength)
@@ -94,6 +104,18 @@ def test_lokr_and_loha(tmp_path, case):
     torch.testing.assert_close(making.velocity(handle), expected, **TOLERANCE)
 
 
+@pytest.mark.parametrize("dora", [False, True])
+def test_the_convolution_at_the_entry(tmp_path, dora):
+    """PEFT wraps it, but our decoder reads its weight: compared with PEFT's merged weights."""
+    model = wrapped(peft.LoraConfig(target_modules=["proj_in.1", "q_proj"], r=3, lora_alpha=6, use_dora=dora))
+    handle = ours(model, tmp_path)
+    assert not handle.adapters[0][0].report.unmatched
+    merged = model.merge_and_unload()
+    with torch.no_grad():
+        expected = merged(*making.inputs())
+    torch.testing.assert_close(making.velocity(handle), expected, **TOLERANCE)
+
+
 @pytest.mark.parametrize("strength", [-1.5, 0.3, 2.0])
 @pytest.mark.parametrize("case", ["rank and alpha", "rslora", "patterns"])
 def test_strength_is_peft_s_scale(tmp_path, case, strength):
@@ -122,13 +144,14 @@ def test_a_stack_is_peft_s_sum(tmp_path):
 @pytest.mark.parametrize("magnitude", ["", "rows"])
 def test_peft_reads_what_we_write(tmp_path, magnitude):
     base = models.diffusion()
-    made = making.adapter(layers=sorted(making.shapes())[::3], rank=4, scale=1.7, magnitude=magnitude)
+    made = making.adapter(layers=sorted(making.shapes())[::3], rank=4, scale=0.4, magnitude=magnitude)
+    assert making.ENTRY in made.changes
     made.changes["layers.3.mlp.up_proj"] = making.change("layers.3.mlp.up_proj", rank=2, magnitude=magnitude)
     write_peft(made, tmp_path / "ours")
     model = peft.PeftModel.from_pretrained(copy.deepcopy(base.module.decoder), tmp_path / "ours").eval()
-    with active(with_adapter(base, made)), torch.no_grad():
-        expected = base.module.decoder(*making.inputs())
-    torch.testing.assert_close(theirs(model), expected, **TOLERANCE)
+    with torch.no_grad():
+        expected = model.merge_and_unload()(*making.inputs())
+    torch.testing.assert_close(making.velocity(with_adapter(base, made)), expected, **TOLERANCE)
 
 
 def test_every_initialisation_that_moves_base_weights_is_named(tmp_path):

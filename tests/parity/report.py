@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from . import alignment, generate, lora, modules, planner, planner_score, requests, tasks  # noqa: F401  (register their checks)
+from . import alignment, generate, lora, modules, planner, planner_score, requests, tasks, training  # noqa: F401  (register their checks)
 from .golden import GOLDENS, Fixtures
 
 

@@ -1,0 +1,186 @@
+"""Adapters while they are trained: low-rank layers beside a frozen twin of the decoder.
+
+>>> from acestep_core.training.adapters import Trainable, twin
+>>> decoder = twin(model.module.decoder, device, torch.float32)
+>>> trained = Trainable(decoder, settings, torch.Generator().manual_seed(42))
+
+The twin shares the weights where device and precision allow it, and nothing else: hooks, modes and gradients of the
+model that others hold stay as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..lora.adapter import Adapter, Change, LowRank
+from ..lora.layers import Layers
+from ..models.dit import DiT
+from .settings import TrainSettings
+
+
+def twin(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The same network on ``device`` in ``dtype``, frozen, without the hooks of the original.
+
+    Weights that are there already are shared; those made in inference mode, which cannot take part in training,
+    are copied. To be called outside inference mode.
+    """
+
+    def placed(tensor: Tensor) -> Tensor:
+        moved = tensor.detach().to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+        return moved.clone() if moved.is_inference() else moved
+
+    def filled(values: dict[str, Tensor | None], parameters: bool) -> dict[str, Tensor | None]:
+        moved = {name: value if value is None else placed(value) for name, value in values.items()}
+        if not parameters:
+            return moved
+        return {name: v if v is None else nn.Parameter(v, requires_grad=False) for name, v in moved.items()}
+
+    made = copy.copy(module)
+    fresh = nn.Module()
+    for name in vars(fresh):
+        if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called")):
+            made.__dict__[name] = vars(fresh)[name]
+    made.__dict__["_parameters"] = filled(module._parameters, True)
+    made.__dict__["_buffers"] = filled(module._buffers, False)
+    made.__dict__["_modules"] = {
+        name: child if child is None else twin(child, device, dtype) for name, child in module._modules.items()
+    }
+    made.__dict__["training"] = True
+    return made
+
+
+def keep_little(decoder: DiT) -> None:
+    """Gradient checkpointing: of each layer of a twin only the input is kept, the rest is computed again."""
+    for layer in decoder.layers:
+        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
+
+
+def require_plain_weights(decoder: nn.Module, targets: tuple[str, ...]) -> None:
+    """Raise unless the layers to train beside hold weights that gradients can pass.
+
+    Raises:
+        ValueError: they are quantized.
+    """
+    for name in targets:
+        weight = decoder.get_submodule(name).weight
+        plain = type(weight) in (Tensor, nn.Parameter) and weight.dtype.is_floating_point and weight.itemsize > 1
+        if not plain:
+            raise ValueError("The model is loaded quantized, which cannot be trained. Load it as bf16 or fp32.")
+
+
+class LowRankLayer(nn.Module):
+    """What is added to one linear layer W: s·up·down·x, or with ``magnitude`` what makes that DoRA.
+
+    As in Liu et al. 2024 (arXiv 2402.09353, §4.3) no gradient passes through the norms of DoRA.
+    """
+
+    def __init__(self, layer: nn.Linear, settings: TrainSettings, generator: torch.Generator):
+        super().__init__()
+        weight, rank = layer.weight, settings.rank
+        out, inside = weight.shape
+        bound = 1 / math.sqrt(inside)  # Kaiming with a = √5, as PEFT starts
+        down = torch.empty(rank, inside).uniform_(-bound, bound, generator=generator)
+        self.down = nn.Parameter(down.to(weight.device))
+        self.up = nn.Parameter(torch.zeros(out, rank, device=weight.device))
+        self.magnitude = nn.Parameter(_norms(weight.float())) if settings.method == "dora" else None
+        self.scale, self.dropout = settings.scale, settings.dropout
+
+    def forward(self, layer: nn.Linear, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
+        """A forward hook of the layer."""
+        x = args[0]
+        given = F.dropout(x, self.dropout, self.training)
+        added = F.linear(F.linear(given, self.down.to(x.dtype)), self.up.to(x.dtype)) * self.scale
+        if self.magnitude is None:
+            return y + added
+        with torch.no_grad():
+            norms = _norms(torch.addmm(layer.weight.float(), self.up, self.down, alpha=self.scale))
+        gain = torch.where(norms > 0, self.magnitude / norms, 0.0).flatten().to(x.dtype)
+        plain = y if layer.bias is None else y - layer.bias
+        return y + (gain - 1) * plain + gain * added
+
+
+def _norms(weight: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(weight, dim=1, keepdim=True)
+
+
+class Trainable:
+    """The adapter of a run: a :class:`LowRankLayer` for each target, hooked to a twin of the decoder."""
+
+    def __init__(self, decoder: DiT, settings: TrainSettings, generator: torch.Generator):
+        """``generator`` draws the start, on the CPU."""
+        self.config, self.settings = decoder.config, settings
+        self.layers: dict[str, LowRankLayer] = {}
+        for name in settings.targets(decoder.config):
+            layer = decoder.get_submodule(name)
+            self.layers[name] = LowRankLayer(layer, settings, generator)
+            layer.register_forward_hook(self.layers[name])
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for name, layer in self.layers.items():
+            for part, parameter in layer.named_parameters():
+                yield f"{name}.{part}", parameter
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def train(self, mode: bool = True) -> None:
+        """``mode`` false: no dropout, for listening in between."""
+        for layer in self.layers.values():
+            layer.train(mode)
+
+    def adapter(self, name: str) -> Adapter:
+        """What has been learned so far, as a value of its own."""
+
+        def taken(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.detach().to("cpu", torch.float32, copy=True)
+
+        changes = {
+            key: Change(LowRank(taken(layer.up), taken(layer.down)), layer.scale, taken(layer.magnitude))
+            for key, layer in self.layers.items()
+        }
+        return Adapter(name, changes, self.config.hidden_size)
+
+    def load(self, adapter: Adapter) -> None:
+        """Go on from an adapter of the same layers, rank, alpha and method.
+
+        Raises:
+            ValueError: it is of another kind; nothing has been changed then. CheckpointError: of another model.
+        """
+        shapes = {name: change.form.shape for name, change in adapter.changes.items()}
+        Layers(self.config).require(adapter.name, shapes)
+        missing, further = set(self.layers) - set(shapes), set(shapes) - set(self.layers)
+        if missing or further:
+            raise ValueError(
+                f"{adapter.name} adapts {len(shapes)} layers, but the settings ask for {len(self.layers)} "
+                f"({next(iter(sorted(missing or further)))} is in one of them only). "
+                "Choose the attention and mlp settings it was trained with."
+            )
+        for name, change in adapter.changes.items():
+            self._check(adapter.name, self.layers[name], change)
+        with torch.no_grad():
+            for name, change in adapter.changes.items():
+                layer = self.layers[name]
+                layer.up.copy_(change.form.up)
+                layer.down.copy_(change.form.down)
+                if layer.magnitude is not None:
+                    layer.magnitude.copy_(change.magnitude)
+
+    def _check(self, name: str, layer: LowRankLayer, change: Change) -> None:
+        method, rank = self.settings.method, self.settings.rank
+        by_rows = change.magnitude is None or change.magnitude.shape[1] == 1
+        if not isinstance(change.form, LowRank) or change.bias is not None or not by_rows:
+            raise ValueError(f"{name} is {change.kind}; training can go on from LoRA and DoRA without biases.")
+        if (change.magnitude is None) != (layer.magnitude is None):
+            raise ValueError(f"{name} is {change.kind}, but the method is {method}. Choose the other method.")
+        if change.rank != rank:
+            raise ValueError(f"{name} has rank {change.rank}, but the settings say {rank}. Set rank {change.rank}.")
+        if not math.isclose(change.scale, layer.scale, rel_tol=1e-6):
+            raise ValueError(f"{name} has alpha {change.alpha:g}; set alpha to that.")

@@ -1,0 +1,276 @@
+"""Checkpoints of a run: everything that going on needs, in one folder that is there whole or not at all.
+
+``checkpoints/step_0000200/`` holds a PEFT adapter that plays anywhere (``adapter_config.json``,
+``adapter_model.safetensors``), the optimizer (``state.safetensors``), and ``state.json``: step, position in the data,
+state of the random numbers, the settings, and the checksums of the other files. It is written under another name,
+forced to the disk, and renamed.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..lora.adapter import Adapter
+from ..lora.formats import read_adapter
+from ..lora.writing import write_peft
+from ..models.config import ModelConfig
+
+FOLDER, LAST = "checkpoints", "last"
+STATE, TENSORS = "state.json", "state.safetensors"
+FORMAT = "acestep-graph checkpoint 1"
+TEMPORARY = "."
+"""How names of folders begin that are not finished, or no longer wanted."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, between two optimizer steps.
+
+    Attributes:
+        step: optimizer steps done; with the settings it says which epoch, which items of it come next, and what
+            the learning rate is. epoch: passes over the data that are complete. position: batches used of the next.
+        random: state of the one generator that every draw of a run comes from.
+        ema: running mean of the loss. skipped: steps in a row whose gradients were no numbers.
+        seconds: time spent so far.
+    """
+
+    step: int
+    epoch: int
+    position: int
+    random: bytes
+    ema: float | None = None
+    skipped: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A run at rest.
+
+    Attributes:
+        optimizer: tensors by ``parameter/name``. numbers: what the optimizer keeps beside tensors, likewise.
+        run: what makes this run this run: settings, and fingerprints of data and model.
+        why: epoch, time, stop, cancel, error or end. stays: false for one that only guards until the next.
+    """
+
+    adapter: Adapter
+    progress: Progress
+    run: Mapping[str, Any]
+    optimizer: Mapping[str, Tensor]
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    why: str = "epoch"
+    stays: bool = True
+
+
+def name_of(step: int) -> str:
+    return f"step_{step:07d}"
+
+
+def write(run: Path, checkpoint: Checkpoint) -> Path:
+    """Write ``checkpoint`` under the folder of a run, and drop the one that guarded before it.
+
+    Raises:
+        OSError: the disk is full, or refuses; nothing that was there is lost.
+    """
+    parent = run / FOLDER
+    parent.mkdir(parents=True, exist_ok=True)
+    place = parent / name_of(checkpoint.progress.step)
+    fresh = parent / f"{TEMPORARY}{place.name}.{secrets.token_hex(4)}"
+    try:
+        write_peft(checkpoint.adapter, fresh)
+        tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in checkpoint.optimizer.items()}
+        save_file(tensors, fresh / TENSORS)
+        files = {path.name: _sha256(path) for path in sorted(fresh.iterdir())}
+        (fresh / STATE).write_text(_json(_values(checkpoint, files)), "utf-8")
+        for path in fresh.iterdir():
+            _sync(path)
+        _sync_folder(fresh)
+        if place.exists():
+            _discard(place)
+        os.replace(fresh, place)
+        _sync_folder(parent)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    replace_text(run / LAST, f"{FOLDER}/{place.name}\n")
+    for path in found(run):
+        if path != place and _stays(path) is False:
+            _discard(path)
+    return place
+
+
+def keep(place: Path, why: str) -> None:
+    """Make a checkpoint that guarded stay."""
+    values = json.loads((place / STATE).read_text("utf-8"))
+    replace_text(place / STATE, _json({**values, "why": why, "stays": True}))
+
+
+def found(run: Path) -> list[Path]:
+    """Folders that have the name of a checkpoint, newest first."""
+    folders = [path for path in (run / FOLDER).glob("step_*") if path.is_dir() and path.name[5:].isdecimal()]
+    return sorted(folders, key=lambda path: int(path.name[5:]), reverse=True)
+
+
+def clean(run: Path) -> None:
+    """Take away what an interrupted write left behind."""
+    for path in (run / FOLDER).glob(f"{TEMPORARY}step_*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def newest(run: Path, config: ModelConfig, say: Callable[[str], None]) -> Checkpoint | None:
+    """The newest complete checkpoint of a run; None where there is none. Broken ones are skipped with a note."""
+    for path in found(run):
+        try:
+            return read(path, config)
+        except Exception as error:
+            say(f"The checkpoint {path.name} is not used, because it is broken: {error}")
+    return None
+
+
+def read(path: Path, config: ModelConfig) -> Checkpoint:
+    """Read one checkpoint, every file of it checked.
+
+    Raises:
+        ValueError: a file is missing or is not as it was written.
+    """
+    try:
+        values = json.loads((path / STATE).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{STATE} cannot be read ({error})") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ValueError(f"{STATE} is of another format")
+    for name, digest in values["files"].items():
+        if not (path / name).is_file():
+            raise ValueError(f"{name} is missing")
+        if _sha256(path / name) != digest:
+            raise ValueError(f"{name} is not as it was written")
+    progress = values["progress"]
+    return Checkpoint(
+        adapter=read_adapter(path, config, name=path.name),
+        progress=Progress(**{**progress, "random": base64.b64decode(progress["random"])}),
+        run=values["run"],
+        optimizer=load_file(path / TENSORS),
+        numbers=values["numbers"],
+        why=values["why"],
+        stays=values["stays"],
+    )
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a small file whole: beside its place, forced to the disk, then renamed."""
+    fresh = path.parent / f"{TEMPORARY}{path.name}.{secrets.token_hex(4)}"
+    try:
+        fresh.write_text(text, "utf-8")
+        _sync(fresh)
+        os.replace(fresh, path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+# -- the optimizer as plain tensors
+
+
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, names: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Tensors and numbers that the optimizer keeps for parameters, by ``parameter/name``."""
+    tensors, numbers = {}, {}
+    for name, parameter in names.items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            (tensors if isinstance(value, Tensor) else numbers)[f"{name}/{key}"] = value
+    return tensors, numbers
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    names: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    numbers: Mapping[str, float],
+) -> None:
+    """Give an unused optimizer what :func:`optimizer_state` took from another.
+
+    Raises:
+        ValueError: it belongs to other parameters.
+    """
+    states: dict[str, dict[str, Any]] = {}
+    for full, value in [*tensors.items(), *numbers.items()]:
+        name, _, key = full.rpartition("/")
+        if name not in names:
+            raise ValueError(f"The optimizer of the checkpoint knows {name}, which is not trained.")
+        on_host = not isinstance(value, Tensor) or key == "step"
+        states.setdefault(name, {})[key] = value if on_host else value.to(names[name].device, copy=True)
+    for name, state in states.items():
+        optimizer.state[names[name]] = state
+
+
+# -- files
+
+
+def _values(checkpoint: Checkpoint, files: Mapping[str, str]) -> dict[str, Any]:
+    progress = asdict(checkpoint.progress)
+    return {
+        "format": FORMAT,
+        "why": checkpoint.why,
+        "stays": checkpoint.stays,
+        "progress": {**progress, "random": base64.b64encode(progress["random"]).decode()},
+        "run": dict(checkpoint.run),
+        "numbers": dict(checkpoint.numbers),
+        "files": dict(files),
+    }
+
+
+def _stays(path: Path) -> bool | None:
+    """Whether a checkpoint is to stay; None where it does not say."""
+    try:
+        return json.loads((path / STATE).read_text("utf-8"))["stays"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=1, sort_keys=True) + "\n"
+
+
+def _discard(path: Path) -> None:
+    """Remove a folder; from its first moment on it no longer has the name of a checkpoint."""
+    aside = path.parent / f"{TEMPORARY}{path.name}.{secrets.token_hex(4)}"
+    os.replace(path, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Where the system knows it (Windows does not)."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,535 @@
+"""Training an adapter: a loop that may be killed at any moment and goes on as if nothing had happened.
+
+>>> from acestep_core.training.trainer import train
+>>> result = train(model, items, TrainSettings(epochs=100), "output/acestep/loras/jazz")
+>>> result.adapter, result.final
+
+Everything that chance decides comes from one generator, whose state is in every checkpoint, and the order of the
+data from seed and epoch alone: a run that goes on repeats bit for bit what an uninterrupted one does. The model
+itself is never changed, nor what others hold of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import host as hosts
+from ..checkpoints.handles import DiffusionModel
+from ..host import Host
+from ..lora.adapter import Adapter
+from ..lora.apply import playing
+from ..lora.writing import write_peft
+from ..memory.recovery import OutOfMemory, empty_cache, is_out_of_memory
+from ..sampling.conditioning import context
+from ..tasks.reference import silence_of
+from . import checkpoint, losses
+from .adapters import Trainable, keep_little, require_plain_weights, twin
+from .checkpoint import Checkpoint, Progress
+from .items import TrainItem, fingerprint
+from .loss_log import LossLog, Point, smoothed
+from .settings import BETAS, EPS, FREE_ON_RESUME, TrainSettings
+
+RUN, LOSSES, FINAL = "run.json", "loss.csv", "final"
+MOST_SKIPPED = 10
+"""Steps in a row whose gradients are no numbers, after which training gives up."""
+RETRY_SECONDS = 60.0
+"""After a checkpoint could not be written."""
+
+
+class TrainError(ValueError):
+    """Training cannot start or go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainResult:
+    """What a run has come to.
+
+    Attributes:
+        adapter: what was learned. final: its PEFT folder. steps, epochs: done, of total_steps.
+        points: the loss curve. stopped: the user wanted the adapter as it is. notes: sentences to read.
+    """
+
+    adapter: Adapter
+    final: Path
+    steps: int
+    epochs: int
+    total_steps: int
+    points: tuple[Point, ...]
+    stopped: bool
+    notes: tuple[str, ...]
+
+
+def train(
+    model: DiffusionModel,
+    items: Sequence[TrainItem],
+    settings: TrainSettings,
+    folder: str | Path,
+    *,
+    start: Adapter | None = None,
+    host: Host | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    on_point: Callable[[Point], None] | None = None,
+    on_epoch: Callable[[int, Callable[[], Adapter]], None] | None = None,
+) -> TrainResult:
+    """Train until all epochs are done, or go on with the run that lies in ``folder``.
+
+    Args:
+        model: without adapters. items: what to learn from.
+        folder: of the run: ``run.json``, ``loss.csv``, ``checkpoints/``, ``final/``; its name is the adapter's.
+        start: an adapter to go on from in a new run; it must be of the same kind and size.
+        should_stop: asked after every pass; true ends training and keeps what there is as the result.
+            Cancelling the host keeps a checkpoint and raises; the same call goes on from there.
+        on_point: told every step. on_epoch: told after every epoch, with a function that gives the adapter so far.
+
+    Raises:
+        TrainError: nothing to train on, items of another model, a run in ``folder`` with other settings, gradients
+            that are no numbers, or a disk without room for the result.
+        OutOfMemory: on the device; what was trained is kept.
+        Cancelled: by the host.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        run = _Run(model, tuple(items), settings, Path(folder), start, host or hosts.current())
+        return run.train(should_stop or (lambda: False), on_point, on_epoch)
+
+
+class _Stopped(Exception):
+    """The user wants the result as it is."""
+
+
+class _Run:
+    def __init__(
+        self,
+        model: DiffusionModel,
+        items: tuple[TrainItem, ...],
+        settings: TrainSettings,
+        folder: Path,
+        start: Adapter | None,
+        host: Host,
+    ):
+        _check(model, items, settings)
+        self.model, self.items, self.settings, self.folder, self.host = model, items, settings, folder, host
+        self.notes: list[str] = []
+        self.device = host.device("dit")
+        self.dtype = self._dtype()
+        self.order = [index for index, item in enumerate(items) for _ in range(item.repeat)]
+        self.an_epoch = settings.steps_an_epoch(len(self.order))
+        self.total = self.an_epoch * settings.epochs
+        self.identity = {
+            "settings": settings.values(),
+            "data": fingerprint(items),
+            "model": model_fingerprint(model),
+            "precision": str(self.dtype).removeprefix("torch."),
+            "start": None if start is None else adapter_fingerprint(start),
+        }
+        before = checkpoint.newest(folder, model.config, self.say) if folder.is_dir() else None
+        if before is not None:
+            self._require_same(before)
+
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        if self.device.type != "cpu":
+            host.make_room()
+        self.decoder = twin(model.module.decoder, self.device, self.dtype)
+        null = model.module.null_condition_emb.detach().to(self.device, self.dtype)
+        self.null = null.clone() if null.is_inference() else null
+        self.trained = Trainable(self.decoder, settings, self.generator)
+        if settings.gradient_checkpointing:
+            keep_little(self.decoder)
+        self.parameters = dict(self.trained.named_parameters())
+        self.optimizer = make_optimizer(self.trained.parameters(), settings)
+        self.step, self.ema, self.skipped, self.spent = 0, None, 0, 0.0
+        self.saved: tuple[int, bool] = (0, True)
+        if before is not None:
+            self._go_on(before)
+        elif start is not None:
+            self.trained.load(start)
+        self.at_rest = self.generator.get_state()
+        self.torn = False
+
+    def say(self, text: str) -> None:
+        self.notes.append(text)
+        self.host.say(text)
+
+    def _dtype(self) -> torch.dtype:
+        if self.device.type == "cpu":
+            if self.settings.precision == "bf16":
+                self.say("On the CPU training computes in fp32.")
+            return torch.float32
+        fixed = {"bf16": torch.bfloat16, "fp32": torch.float32}
+        return fixed.get(self.settings.precision) or self.host.dtype("dit")
+
+    # -- where the run stands
+
+    def _require_same(self, before: Checkpoint) -> None:
+        """Raise where the run in the folder is another one, naming what differs."""
+        where = f"{self.folder.name} holds a run"
+        advice = "Go on with what it was started with, or give this one another name."
+        then, now = dict(before.run["settings"]), self.identity["settings"]
+        for name, value in now.items():
+            if name not in FREE_ON_RESUME and then.get(name) != value:
+                raise TrainError(f"{where} with {name} {then.get(name)}, not {value}. {advice}")
+        titles = {
+            "data": "other training data",
+            "model": "another model",
+            "precision": "another precision",
+            "start": "another adapter to start from",
+        }
+        for name, title in titles.items():
+            if before.run[name] != self.identity[name]:
+                raise TrainError(f"{where} with {title}. {advice}")
+        if before.progress.step > self.total:
+            epochs = math.ceil(before.progress.step / self.an_epoch)
+            raise TrainError(f"{where} that has done {epochs} epochs already; set epochs to at least that.")
+
+    def _go_on(self, before: Checkpoint) -> None:
+        self.trained.load(before.adapter)
+        checkpoint.restore_optimizer(self.optimizer, self.parameters, before.optimizer, before.numbers)
+        at = before.progress
+        self.step, self.ema, self.skipped, self.spent = at.step, at.ema, at.skipped, at.seconds
+        self.generator.set_state(torch.frombuffer(bytearray(at.random), dtype=torch.uint8))
+        self.saved = (at.step, before.stays)
+        if at.step < self.total:
+            self.say(f"Training goes on after step {at.step} of {self.total}.")
+
+    def _progress(self) -> Progress:
+        epoch, within = divmod(self.step, self.an_epoch)
+        return Progress(
+            step=self.step,
+            epoch=epoch,
+            position=within * self.settings.accumulation,
+            random=self.at_rest.numpy().tobytes(),
+            ema=self.ema,
+            skipped=self.skipped,
+            seconds=self.spent + time.monotonic() - self.started,
+        )
+
+    def save(self, why: str, stays: bool) -> None:
+        """Write a checkpoint of the last complete step, unless there is one. Raises OSError."""
+        step, stayed = self.saved
+        if self.step == step:
+            if stays and not stayed:
+                checkpoint.keep(self.folder / checkpoint.FOLDER / checkpoint.name_of(step), why)
+                self.saved = (step, True)
+            return
+        self.log.sync()
+        tensors, numbers = checkpoint.optimizer_state(self.optimizer, self.parameters)
+        adapter = self.trained.adapter(self.folder.name)
+        made = Checkpoint(adapter, self._progress(), self.identity, tensors, numbers, why, stays)
+        checkpoint.write(self.folder, made)
+        self.saved = (self.step, stays)
+
+    # -- the loop
+
+    def train(
+        self,
+        should_stop: Callable[[], bool],
+        on_point: Callable[[Point], None] | None,
+        on_epoch: Callable[[int, Callable[[], Adapter]], None] | None,
+    ) -> TrainResult:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        checkpoint.clean(self.folder)
+        checkpoint.replace_text(self.folder / RUN, json.dumps(self._described(), indent=1, sort_keys=True) + "\n")
+        self.log = LossLog(self.folder / LOSSES, self.step)
+        if self.step and not self.log.points:
+            self.say(f"The loss curve before step {self.step} is gone; the run itself is whole.")
+        self.should_stop, self.began = should_stop, self.step
+        self.started = self.guarded = time.monotonic()
+        self.retry_at, self.full = 0.0, False
+        stopped = False
+        try:
+            self._report()
+            while self.step < self.total:
+                self._take_step(on_point)
+                if self.step % self.an_epoch == 0 and on_epoch is not None:
+                    on_epoch(self.step // self.an_epoch, self._listen)
+                self._guard()
+        except _Stopped:
+            stopped = True
+        except BaseException as error:
+            self._rescue(error)
+            raise
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+        return self._finish(stopped)
+
+    def _take_step(self, on_point: Callable[[Point], None] | None) -> None:
+        """One optimizer step: a window of passes, whose gradients are averaged."""
+        epoch, within = divmod(self.step, self.an_epoch)
+        passes = self.batches(epoch)
+        first = within * self.settings.accumulation
+        window = passes[first : first + self.settings.accumulation]
+        found = []
+        for batch in window:
+            self._look_up()
+            found.append(self._learn(batch, len(window)))
+        self._look_up()
+        loss = sum(found) / len(found)
+        norm = self._clipped()
+        rate = self.settings.rate(self.step, self.total)
+        self.torn = True
+        if math.isfinite(norm):
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.skipped = 0 if math.isfinite(norm) else self.skipped + 1
+        self.step += 1
+        self.ema = smoothed(self.ema, loss)
+        self.at_rest = self.generator.get_state()
+        self.torn = False
+        point = Point(self.step, epoch + 1, loss, self.ema, rate, norm)
+        self._note(point)
+        if self.skipped:
+            self.say(f"The gradients of step {self.step} are no numbers; the step was left out.")
+        if self.skipped >= MOST_SKIPPED:
+            raise TrainError(
+                f"The gradients were no numbers {MOST_SKIPPED} steps in a row, up to step {self.step}. Start a new run "
+                "with a lower learning rate, or with precision fp32; the checkpoints before are kept."
+            )
+        if on_point is not None:
+            on_point(point)
+        self._report()
+
+    def _look_up(self) -> None:
+        self.host.check_cancelled()
+        if self.should_stop():
+            raise _Stopped
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """Items of each pass of an epoch, counted from 0: a shuffle that seed and epoch alone decide."""
+        seed = hashlib.sha256(f"{self.settings.seed} {epoch}".encode()).digest()
+        mixed = torch.Generator().manual_seed(int.from_bytes(seed[:8], "big") >> 1)
+        order = [self.order[index] for index in torch.randperm(len(self.order), generator=mixed).tolist()]
+        size = self.settings.batch_size
+        return [order[first : first + size] for first in range(0, len(order), size)]
+
+    def _learn(self, batch: Sequence[int], passes: int) -> float:
+        """Gradients of the mean loss of ``batch``; items of one shape run side by side, others alone, none padded."""
+        groups: dict[tuple[int, int], list[TrainItem]] = {}
+        for index in batch:
+            groups.setdefault(self.items[index].shape, []).append(self.items[index])
+        total = 0.0
+        for rows in groups.values():
+            draw = self._draw((len(rows), *rows[0].latents.shape)).to(self.device)
+            target, given, conditions = self._tensors(rows)
+            with seeded(self.device, int(torch.randint(2**31, (), generator=self.generator))):
+                made = losses.batch_losses(self.decoder, target, given, conditions, self.null, draw, self.dtype)
+                weighted = made * losses.snr_weights(draw.t, self.settings.min_snr) if self.settings.min_snr else made
+                (weighted.sum() / (len(batch) * passes)).backward()
+            total += float(made.detach().sum())
+        return total / len(batch)
+
+    def _draw(self, shape: tuple[int, ...]) -> losses.Draw:
+        dropout, config = self.settings.condition_dropout, self.model.config
+        if self.settings.discrete:
+            return losses.draw_discrete(shape, self.generator, self.settings.shift, dropout)
+        return losses.draw_continuous(shape, self.generator, config.timestep_mu, config.timestep_sigma, dropout)
+
+    def _tensors(self, rows: Sequence[TrainItem]) -> tuple[Tensor, Tensor, Tensor]:
+        """Clean latents in float32, context and conditions of items of one shape, on the device."""
+        latents = torch.stack([item.latents.float() for item in rows])
+        given = [
+            context(silence_of(self.model, item.latents.shape[0]).float()[None])[0]
+            if item.context is None
+            else item.context.float()
+            for item in rows
+        ]
+        conditions = torch.stack([item.conditions.float() for item in rows])
+        return latents.to(self.device), torch.stack(given).to(self.device), conditions.to(self.device)
+
+    def _clipped(self) -> float:
+        """The norm of all gradients, which are cut to ``max_grad_norm``."""
+        most = self.settings.max_grad_norm or math.inf
+        return float(torch.nn.utils.clip_grad_norm_(self.trained.parameters(), most))
+
+    # -- watching over it
+
+    def _note(self, point: Point) -> None:
+        try:
+            self.log.add(point)
+        except OSError as error:
+            self._say_full(error)
+
+    def _guard(self) -> None:
+        """Checkpoints on epochs and on time. A disk that refuses is said, and tried again later."""
+        epoch, within = divmod(self.step, self.an_epoch)
+        due = within == 0 and (epoch % self.settings.save_every == 0)
+        now, minutes = time.monotonic(), self.settings.save_minutes
+        late = minutes > 0 and now - self.guarded >= 60 * minutes
+        if not (due or late or (self.full and now >= self.retry_at)):
+            return
+        try:
+            self.save("epoch" if due else "time", stays=due)
+            self.guarded, self.full = now, False
+        except OSError as error:
+            self._say_full(error)
+            self.retry_at = now + RETRY_SECONDS
+
+    def _say_full(self, error: OSError) -> None:
+        if not self.full:
+            self.say(
+                f"The run cannot be written to the disk ({error.strerror or error}). Training goes on and tries again; "
+                f"free some space. The last checkpoint is of step {self.saved[0]}."
+            )
+        self.full = True
+
+    def _rescue(self, error: BaseException) -> None:
+        """Keep what has been trained while an error is on its way; say it where that fails."""
+        self.optimizer.zero_grad(set_to_none=True)
+        memory = is_out_of_memory(error)
+        if memory:
+            empty_cache()
+        if not self.torn:
+            try:
+                self.save("cancel" if isinstance(error, hosts.Cancelled) else "error", stays=False)
+            except OSError as refused:
+                self._say_full(refused)
+        kept = f"The checkpoint of step {self.saved[0]} is kept" if self.saved[0] else "Nothing was trained before"
+        if memory:
+            raise OutOfMemory(
+                f"There is not enough memory for step {self.step + 1}. {kept}. Turn gradient checkpointing on, cut the "
+                "songs shorter, or use adamw8bit or a smaller rank, and start again."
+            ) from error
+        self.say(f"Training was interrupted. {kept}; the same run goes on from there.")
+
+    def _finish(self, stopped: bool) -> TrainResult:
+        adapter = self.trained.adapter(self.folder.name)
+        final = self.folder / FINAL
+        try:
+            self.save("stop" if stopped else "end", stays=True)
+            write_peft(adapter, final, overwrite=True)
+        except OSError as error:
+            raise TrainError(
+                f"Training is at step {self.step}, but the result cannot be written to {self.folder} "
+                f"({error.strerror or error}). Free some space and start the same run again: it goes on from step "
+                f"{self.saved[0]}."
+            ) from error
+        return TrainResult(
+            adapter=adapter,
+            final=final,
+            steps=self.step,
+            epochs=self.step // self.an_epoch,
+            total_steps=self.total,
+            points=tuple(self.log.points),
+            stopped=stopped,
+            notes=tuple(self.notes),
+        )
+
+    def _listen(self) -> Adapter:
+        return self.trained.adapter(f"{self.folder.name} after epoch {self.step // self.an_epoch}")
+
+    def _report(self) -> None:
+        text = f"training: step {self.step}/{self.total}, epoch {self.step // self.an_epoch}/{self.settings.epochs}"
+        if self.ema is not None:
+            text += f", loss {self.ema:.4f}"
+        done = self.step - self.began
+        if done and self.step < self.total:
+            left = (time.monotonic() - self.started) / done * (self.total - self.step)
+            text += f", about {left / 60:.0f} min left" if left >= 90 else f", about {left:.0f} s left"
+        self.host.on_progress(self.step, self.total, text)
+
+    def _described(self) -> dict[str, Any]:
+        """What ``run.json`` tells a reader."""
+        return {
+            **self.identity,
+            "items": [{"name": item.name, "seconds": item.seconds, "repeat": item.repeat} for item in self.items],
+            "steps": self.total,
+            "model_files": list(self.model.report.files),
+            "model_kind": self.model.kind,
+            "torch": torch.__version__,
+        }
+
+
+def _check(model: DiffusionModel, items: Sequence[TrainItem], settings: TrainSettings) -> None:
+    if not items:
+        raise TrainError("There is nothing to train on. Preprocess a data set with at least one labelled song.")
+    if playing(model):
+        raise TrainError("The model plays an adapter. Train on the plain model, without a LoRA node before it.")
+    width = model.config.encoder_width
+    for item in items:
+        if item.conditions.shape[1] != width:
+            raise TrainError(
+                f"{item.name} was preprocessed for a model whose conditions are {item.conditions.shape[1]} wide; this "
+                f"one's are {width}. Preprocess the data set with this model."
+            )
+    require_plain_weights(model.module.decoder, settings.targets(model.config))
+    if any(item.context is None for item in items):
+        silence_of(model, 1)
+
+
+def make_optimizer(parameters: Sequence[Tensor], settings: TrainSettings) -> torch.optim.Optimizer:
+    """AdamW as the settings ask.
+
+    Raises:
+        TrainError: adamw8bit without bitsandbytes, or not on an NVIDIA card.
+    """
+    how = {"lr": settings.learning_rate, "betas": BETAS, "eps": EPS, "weight_decay": settings.weight_decay}
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, **how)
+    if parameters[0].device.type != "cuda":
+        raise TrainError("adamw8bit needs an NVIDIA card. Choose adamw.")
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise TrainError(
+            "adamw8bit needs the package bitsandbytes (pip install bitsandbytes). Install it, or choose adamw."
+        ) from error
+    return AdamW8bit(parameters, **how)
+
+
+@contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Within the block dropout on ``device`` follows ``seed``; the random numbers of others are as if it never was."""
+    if device.type == "mps":
+        state = torch.mps.get_rng_state()
+        torch.mps.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.mps.set_rng_state(state)
+        return
+    if device.type == "cpu":
+        generator = torch.default_generator
+    else:
+        backend = getattr(torch, device.type)
+        generator = backend.default_generators[backend.current_device() if device.index is None else device.index]
+    state = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(state)
+
+
+SAMPLED = 256
+
+
+def model_fingerprint(model: DiffusionModel) -> str:
+    """SHA-256 over names and shapes of the decoder's weights and up to 256 values of each, rounded to bfloat16."""
+    digest = hashlib.sha256()
+    for name, weight in model.module.decoder.named_parameters():
+        flat = weight.detach().flatten()
+        some = flat[:: max(1, flat.numel() // SAMPLED)][:SAMPLED].to("cpu", torch.bfloat16).contiguous()
+        digest.update(f"{name} {list(weight.shape)} ".encode())
+        digest.update(some.view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def adapter_fingerprint(adapter: Adapter) -> str:
+    """SHA-256 over the changes of an adapter."""
+    digest = hashlib.sha256()
+    for name, change in sorted(adapter.changes.items()):
+        digest.update(f"{name} {change.kind} {change.scale!r} ".encode())
+        for tensor in change.tensors():
+            digest.update(tensor.detach().float().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,138 @@
+"""What is written reads back as the same adapter."""
+
+import json
+import stat
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from acestep_graph.acestep_core.lora import writing
+from acestep_graph.acestep_core.lora.adapter import Adapter
+from acestep_graph.acestep_core.lora.formats import read_adapter
+
+from . import making
+
+
+@pytest.mark.parametrize("kind", making.FORM_KINDS)
+@pytest.mark.parametrize("magnitude", ["", "rows", "columns"])
+def test_a_file_of_every_form(tmp_path, kind, magnitude):
+    made = making.adapter(kind, layers=(*making.LAYERS, making.ENTRY), scale=1.7, magnitude=magnitude)
+    file = writing.write_file(made, tmp_path / "new" / "jazz.safetensors", about={"tag": "jzz"})
+    read = read_adapter(file, making.config())
+    assert making.same(read, made) and read.kinds == made.kinds
+    assert read.report.about["tag"] == "jzz" and not read.report.unmatched and not read.report.notes
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    layers=st.sets(st.sampled_from(sorted(making.shapes())), min_size=1, max_size=8),
+    ranks=st.lists(st.integers(1, 9), min_size=8, max_size=8),
+    scales=st.lists(st.sampled_from((0.5, 1.0, 2.0, 3**0.5)), min_size=8, max_size=8),
+    dora=st.booleans(),
+)
+def test_both_writers_round_trip(tmp_path_factory, layers, ranks, scales, dora):
+    magnitude = "rows" if dora else ""
+    rows = zip(sorted(layers), ranks, scales, strict=False)
+    changes = {n: making.change(n, rank=r, scale=s, magnitude=magnitude) for n, r, s in rows}
+    made = Adapter("any", changes, making.config().hidden_size)
+    folder = tmp_path_factory.mktemp("written")
+    for path in (writing.write_file(made, folder / "a.safetensors"), writing.write_peft(made, folder / "a")):
+        assert making.same(read_adapter(path, making.config()), made)
+
+
+def test_every_pair_has_its_alpha(tmp_path):
+    tensors = load_file(writing.write_file(making.adapter(scale=2.0), tmp_path / "a.safetensors"))
+    pairs = [name.removesuffix(".lora_A.weight") for name in tensors if name.endswith("lora_A.weight")]
+    assert pairs == [name.removesuffix(".alpha") for name in tensors if name.endswith(".alpha")]
+    assert all(tensors[f"{stem}.alpha"] == 6.0 for stem in pairs)
+
+
+def test_biases_are_kept_in_a_file_and_refused_in_a_folder(tmp_path):
+    made = Adapter("b", {"condition_embedder": making.change("condition_embedder", bias=True)}, 32)
+    assert making.same(read_adapter(writing.write_file(made, tmp_path / "a.safetensors"), making.config()), made)
+    with pytest.raises(ValueError, match="a bias for condition_embedder"):
+        writing.write_peft(made, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    "made, what",
+    [
+        (lambda: making.adapter("lokr"), "LoKr"),
+        (lambda: making.adapter("loha"), "LoHa"),
+        (lambda: making.adapter(magnitude="columns"), "magnitudes of columns"),
+    ],
+)
+def test_a_folder_of_peft_holds_lora_and_dora_only(tmp_path, made, what):
+    with pytest.raises(ValueError, match=f"{what}.*Write a ComfyUI file"):
+        writing.write_peft(made(), tmp_path / "a")
+
+
+def test_dora_for_some_layers_goes_into_a_file(tmp_path):
+    plain, dora = making.adapter(layers=making.LAYERS[:2]), making.adapter(layers=making.LAYERS[2:], magnitude="rows")
+    made = Adapter("mixed", {**plain.changes, **dora.changes}, plain.width)
+    with pytest.raises(ValueError, match="some layers only"):
+        writing.write_peft(made, tmp_path / "a")
+    assert making.same(read_adapter(writing.write_file(made, tmp_path / "a.safetensors"), making.config()), made)
+
+
+def test_the_configuration_gives_nothing_away(tmp_path):
+    folder = writing.write_peft(making.adapter(), tmp_path / "a")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "" and sorted(config["target_modules"]) == sorted(making.LAYERS)
+    assert sorted(p.name for p in folder.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def test_another_precision(tmp_path):
+    file = writing.write_file(making.adapter(), tmp_path / "a.safetensors", dtype=torch.bfloat16)
+    dtypes = {name.rpartition(".")[2]: tensor.dtype for name, tensor in load_file(file).items()}
+    assert dtypes == {"weight": torch.bfloat16, "alpha": torch.float32}
+    assert making.same(read_adapter(file, making.config()), making.adapter(), tolerance=1e-2)
+
+
+@pytest.mark.parametrize("write, name", [(writing.write_file, "a.safetensors"), (writing.write_peft, "a")])
+def test_nothing_is_overwritten_unasked_and_nothing_is_left_beside(tmp_path, write, name):
+    first, second = making.adapter(seed=1), making.adapter(seed=2)
+    path = write(first, tmp_path / name)
+    with pytest.raises(FileExistsError, match="there already"):
+        write(second, path)
+    assert making.same(read_adapter(path, making.config()), first)
+    write(second, path, overwrite=True)
+    assert making.same(read_adapter(path, making.config()), second)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    readable = stat.S_IMODE(path.stat().st_mode) & 0o444
+    (tmp_path / "plain").touch()
+    assert readable == stat.S_IMODE((tmp_path / "plain").stat().st_mode) & 0o444
+
+
+def test_a_folder_that_is_something_else_is_never_replaced(tmp_path):
+    (tmp_path / "songs").mkdir()
+    (tmp_path / "songs" / "mine.txt").touch()
+    with pytest.raises(FileExistsError, match="no folder of an adapter"):
+        writing.write_peft(making.adapter(), tmp_path / "songs", overwrite=True)
+    assert [p.name for p in tmp_path.rglob("*")] == ["songs", "mine.txt"]
+
+
+def test_a_broken_write_leaves_the_old_one(tmp_path, monkeypatch):
+    paths = (
+        writing.write_file(making.adapter(), tmp_path / "a.safetensors"),
+        writing.write_peft(making.adapter(), tmp_path / "a"),
+    )
+
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(writing, "save", full)
+    for path, write in zip(paths, (writing.write_file, writing.write_peft), strict=True):
+        with pytest.raises(OSError, match="no space"):
+            write(making.adapter(seed=9), path, overwrite=True)
+        assert making.same(read_adapter(path, making.config()), making.adapter())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "a.safetensors"]
+
+
+def test_the_ending_is_asked_for(tmp_path):
+    with pytest.raises(ValueError, match="must end with .safetensors"):
+        writing.write_file(making.adapter(), tmp_path / "a.bin")

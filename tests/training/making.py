@@ -1,0 +1,90 @@
+"""Small runs on the tiny models, and a process that can be killed in the middle of one.
+
+``python -m tests.training.making FOLDER N`` trains and kills itself, as ``kill -9`` does, at the N-th event.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+if __name__ == "__main__":
+    from tests import pack
+
+    pack.load()
+
+from acestep_graph.acestep_core.host import Host
+from acestep_graph.acestep_core.training import checkpoint, trainer
+from acestep_graph.acestep_core.training.items import TrainItem
+from acestep_graph.acestep_core.training.settings import TrainSettings
+from tests import models
+
+SETTINGS = TrainSettings(
+    rank=4, alpha=8, learning_rate=1e-3, epochs=5, accumulation=2, warmup_steps=3, save_every=1, save_minutes=0
+)
+LENGTHS = ((22, 9, 1), (19, 12, 2), (22, 9, 1), (30, 7, 1))
+"""Frames, tokens and repeats: five passes an epoch, so that the last step of each is of one pass."""
+
+
+def items(lengths=LENGTHS, width=32, dtype=torch.float32, seed=0):
+    draws = torch.Generator().manual_seed(seed)
+
+    def some(*shape):
+        return torch.randn(*shape, generator=draws).to(dtype)
+
+    return tuple(
+        TrainItem(f"song {index}", some(frames, 64), some(tokens, width), repeat=repeat, about={"bpm": 90 + index})
+        for index, (frames, tokens, repeat) in enumerate(lengths)
+    )
+
+
+def run(folder, settings=SETTINGS, host=None, data=None, model=None, **more):
+    host = host or Host(output=folder, device="cpu")
+    given = items() if data is None else data
+    return trainer.train(model or models.diffusion(), given, settings, folder, host=host, **more)
+
+
+def outcome(folder: Path) -> dict[str, bytes]:
+    """What two runs must agree on, byte for byte."""
+    names = ("final/adapter_model.safetensors", "final/adapter_config.json", "loss.csv")
+    return {name: (Path(folder) / name).read_bytes() for name in names}
+
+
+class Events:
+    """Counts what a run does: passes, and everything that makes a file durable or gives it its name."""
+
+    def __init__(self, at, act):
+        self.seen, self.at, self.act, self.before = 0, at, act, {}
+
+    def happen(self):
+        self.seen += 1
+        if self.seen == self.at:
+            self.act()
+
+    def __enter__(self):
+        for owner, name in ((os, "fsync"), (os, "replace"), (Host, "check_cancelled"), (checkpoint, "save_file")):
+            self.before[owner, name] = original = getattr(owner, name)
+
+            def counted(*args, _original=original, **kwargs):
+                self.happen()
+                return _original(*args, **kwargs)
+
+            setattr(owner, name, counted)
+        return self
+
+    def __exit__(self, *_):
+        for (owner, name), original in self.before.items():
+            setattr(owner, name, original)
+
+
+def die():
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+if __name__ == "__main__":
+    with Events(int(sys.argv[2]), die):
+        run(Path(sys.argv[1]))

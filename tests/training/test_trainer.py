@@ -1,0 +1,499 @@
+"""Runs: what they learn, what they leave alone, and that an interrupted one ends as an uninterrupted one."""
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from acestep_graph.acestep_core.host import Cancelled, Host
+from acestep_graph.acestep_core.lora.apply import active, with_adapter
+from acestep_graph.acestep_core.lora.formats import read_adapter
+from acestep_graph.acestep_core.memory.recovery import OutOfMemory
+from acestep_graph.acestep_core.training import checkpoint, losses, trainer
+from acestep_graph.acestep_core.training.loss_log import LossLog, read_points
+from acestep_graph.acestep_core.training.settings import TrainSettings
+from acestep_graph.acestep_core.training.trainer import TrainError
+from tests import models
+from tests.pack import ROOT
+
+from .making import SETTINGS, Events, items, outcome, run
+
+STEPS = 15
+
+
+def changed(settings=SETTINGS, **values):
+    return dataclasses.replace(settings, **values)
+
+
+def weights_hash(model):
+    digest = hashlib.sha256()
+    for name, weight in model.module.state_dict().items():
+        digest.update(name.encode() + weight.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Counter(Host):
+    """Cancels at the n-th look, or does whatever it is given there."""
+
+    def __init__(self, folder, at, act=None):
+        super().__init__(output=folder, device="cpu")
+        self.left, self.act = at, act
+
+    def check_cancelled(self):
+        self.left -= 1
+        if self.left == 0:
+            if self.act is None:
+                raise Cancelled("Stopped by the user.")
+            self.act()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing interrupts: its outcome, and how many events it takes."""
+    folder = tmp_path_factory.mktemp("whole") / "jazz"
+    with Events(0, lambda: None) as events:
+        result = run(folder)
+    assert (result.steps, result.total_steps, result.epochs, result.stopped) == (STEPS, STEPS, 5, False)
+    return outcome(folder), events.seen
+
+
+# -- what a run makes
+
+
+def test_a_run_leaves_an_adapter_that_plays(tmp_path):
+    result = run(tmp_path / "jazz")
+    model = models.diffusion()
+    stored = read_adapter(result.final, model.config)
+    assert stored.kinds == ("LoRA",) and stored.alphas == (8.0,) and len(stored.changes) == 32
+    x = [torch.randn(1, 20, 64), torch.randn(1, 20, 128), torch.randn(1, 6, 32), torch.tensor([0.5])]
+    answers = []
+    for adapter in (stored, result.adapter):
+        with torch.no_grad(), active(with_adapter(model, adapter)):
+            answers.append(model.module.decoder(*x))
+    with torch.no_grad():
+        plain = model.module.decoder(*x)
+    assert torch.equal(*answers) and not torch.allclose(answers[0], plain)
+
+
+def test_the_folder_tells_what_was_done(tmp_path):
+    result = run(tmp_path / "jazz")
+    described = json.loads((tmp_path / "jazz" / "run.json").read_text())
+    assert TrainSettings.from_values(described["settings"]) == SETTINGS
+    assert [item["name"] for item in described["items"]] == [f"song {index}" for index in range(4)]
+    points = read_points(tmp_path / "jazz" / "loss.csv")
+    assert tuple(points) == result.points and [point.step for point in points] == list(range(1, STEPS + 1))
+    assert [point.epoch for point in points] == sorted(list(range(1, 6)) * 3)
+    assert (tmp_path / "jazz" / "last").read_text() == "checkpoints/step_0000015\n"
+
+
+def test_every_item_comes_as_often_as_it_repeats(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(trainer._Run, "_learn", lambda self, batch, passes: seen.append((list(batch), passes)) or 1.0)
+    run(tmp_path / "jazz", changed(batch_size=2, epochs=2))
+    epochs = [seen[:3], seen[3:]]
+    for passes in epochs:
+        assert sorted(index for batch, _ in passes for index in batch) == [0, 1, 1, 2, 3]
+        assert [count for _, count in passes] == [2, 2, 1]
+    assert epochs[0] != epochs[1]
+
+
+def test_a_batch_of_different_shapes_learns_what_its_items_learn_alone(tmp_path, monkeypatch):
+    """No dropout, given draws: gradients of a batch are the mean of those of its items."""
+
+    def gradients(batches):
+        settings = changed(batch_size=4, dropout=0.0, condition_dropout=0.0)
+        made = trainer._Run(models.diffusion(), items(), settings, tmp_path / "none", None, Host(device="cpu"))
+        for batch in batches:
+            made._learn(batch, len(batches))
+        return [parameter.grad for parameter in made.trained.parameters()]
+
+    def still(self, shape):
+        noise = torch.linspace(-1, 1, shape[1] * 64).view(1, -1, 64).expand(shape)
+        return losses.Draw(noise, torch.full((shape[0],), 0.4), torch.zeros(shape[0], dtype=torch.bool))
+
+    monkeypatch.setattr(trainer._Run, "_draw", still)
+    with torch.enable_grad():
+        together, alone = gradients([[0, 1, 2, 3]]), gradients([[0], [1], [2], [3]])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(together, alone, strict=True))
+    assert any(bool(gradient.any()) for gradient in together)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_four_items_are_learned_by_heart(tmp_path, method):
+    settings = changed(
+        method=method, rank=16, alpha=32, dropout=0.0, condition_dropout=0.0, mlp=True, epochs=60, learning_rate=5e-3
+    )
+    settings = dataclasses.replace(settings, accumulation=1, save_every=1000, weight_decay=0.0)
+    points = run(tmp_path / "jazz", settings, data=items(((16, 6, 1),) * 4)).points
+    first, last = (sum(point.loss for point in part) / 12 for part in (points[:12], points[-12:]))
+    assert last < 0.6 * first
+
+
+@pytest.mark.parametrize("timesteps", ["discrete", "continuous"])
+@pytest.mark.parametrize("more", [{}, {"min_snr": 5.0, "max_grad_norm": 0.0, "batch_size": 2}])
+def test_every_kind_of_step_runs(tmp_path, timesteps, more):
+    result = run(tmp_path / "jazz", changed(timesteps=timesteps, epochs=1, **more))
+    assert all(point.loss > 0 and point.grad_norm > 0 for point in result.points)
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(tmp_path):
+    made = [run(tmp_path / str(on), changed(gradient_checkpointing=on, epochs=2)) for on in (True, False)]
+    for one, other in zip(*(result.points for result in made), strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-5)
+
+
+# -- what it leaves alone
+
+
+def test_base_weights_and_other_holders_stay_as_they_are(tmp_path):
+    model = models.diffusion()
+    before, mode, state = weights_hash(model), model.module.training, torch.get_rng_state()
+    run(tmp_path / "jazz", changed(method="dora", mlp=True, epochs=1))
+    assert weights_hash(model) == before
+    assert model.module.training == mode and torch.equal(torch.get_rng_state(), state)
+    assert not any(module._forward_hooks for module in model.module.modules())
+    assert not any("forward" in vars(module) for module in model.module.modules())
+
+
+def test_it_trains_inside_inference_mode(tmp_path, whole):
+    with torch.inference_mode():
+        from acestep_graph.acestep_core.checkpoints import loading
+
+        model = loading.load_diffusion_model(models.CHECKPOINTS / "acestep-v15-turbo", dtype=torch.float32)
+        data = items()
+        assert data[0].latents.is_inference()
+        run(tmp_path / "jazz", model=model, data=data)
+    assert outcome(tmp_path / "jazz") == whole[0]
+
+
+def test_weights_made_in_inference_mode_are_copied(tmp_path, whole):
+    import copy
+
+    with torch.inference_mode():
+        model = dataclasses.replace(models.diffusion(), module=copy.deepcopy(models.diffusion().module))
+        for parameter in model.module.parameters():
+            parameter.data = parameter.data.clone()
+        for module in model.module.decoder.modules():
+            for name, value in list(module._parameters.items()):
+                if value is not None:
+                    module._parameters[name] = torch.nn.Parameter(value.clone(), requires_grad=False)
+    assert model.module.decoder.layers[0].self_attn.q_proj.weight.is_inference()
+    run(tmp_path / "jazz", model=model)
+    assert outcome(tmp_path / "jazz") == whole[0]
+
+
+def test_the_random_numbers_of_the_program_do_not_matter(tmp_path, whole):
+    torch.manual_seed(7)
+    run(tmp_path / "jazz")
+    assert outcome(tmp_path / "jazz") == whole[0]
+
+
+# -- interrupted
+
+
+def killed_and_resumed(folder, at, whole):
+    """Kill a process at event ``at``, look at what it left, and go on."""
+    command = [sys.executable, "-m", "tests.training.making", str(folder), str(at)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode not in (0, 1), ended.stderr
+    logged = len(read_points(folder / "loss.csv")) if folder.exists() else 0
+    host = Host(output=folder, device="cpu")
+    result = run(folder, host=host)
+    goes_on = [
+        int(found[1]) for note in result.notes if (found := re.match(r"Training goes on after step (\d+)", note))
+    ]
+    begun = goes_on[0] if goes_on else STEPS if logged == STEPS else 0
+    assert logged - begun <= 3, "more than one save interval was repeated"
+    assert outcome(folder) == whole[0]
+    assert not [path for path in (folder / "checkpoints").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("share", [0.15, 0.5, 0.9])
+def test_killed_at_a_random_moment(tmp_path, whole, share):
+    at = round(share * whole[1]) + random.Random(f"moment {share}").randrange(-3, 4)
+    killed_and_resumed(tmp_path / "jazz", at, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(20))
+def test_killed_at_twenty_random_moments(tmp_path, whole, moment):
+    killed_and_resumed(tmp_path / "jazz", random.Random(moment).randrange(1, whole[1] + 1), whole)
+
+
+@pytest.mark.parametrize("at", [1, 2, 8, 14, 31])
+def test_cancelled_and_queued_again(tmp_path, whole, at):
+    with pytest.raises(Cancelled):
+        run(tmp_path / "jazz", changed(save_every=1000), host=Counter(tmp_path, at))
+    done = len(read_points(tmp_path / "jazz" / "loss.csv"))
+    result = run(tmp_path / "jazz", changed(save_every=1000))
+    if done:
+        assert f"Training goes on after step {done} of {STEPS}." in result.notes
+    assert outcome(tmp_path / "jazz") == whole[0]
+
+
+def test_cancelled_again_and_again(tmp_path, whole):
+    """Each time a step or two; guards replace each other."""
+    for _ in range(STEPS):
+        try:
+            run(tmp_path / "jazz", changed(save_every=1000), host=Counter(tmp_path, 5))
+        except Cancelled:
+            assert len(checkpoint.found(tmp_path / "jazz")) == 1
+        else:
+            break
+    assert outcome(tmp_path / "jazz") == whole[0]
+
+
+@pytest.mark.parametrize("at", [1, 9, 20])
+def test_stopped_keeps_the_result_and_can_go_on(tmp_path, whole, at):
+    asked = []
+    first = run(tmp_path / "jazz", should_stop=lambda: asked.append(1) or len(asked) >= at)
+    assert first.stopped and first.steps == len(first.points) < STEPS
+    stored = read_adapter(first.final, models.diffusion().config)
+    assert all(
+        torch.equal(change.form.up, stored.changes[name].form.up) for name, change in first.adapter.changes.items()
+    )
+    run(tmp_path / "jazz")
+    assert outcome(tmp_path / "jazz") == whole[0]
+
+
+@pytest.mark.parametrize("at", [3, 17])
+def test_an_error_keeps_what_was_trained(tmp_path, whole, at):
+    def fail():
+        raise RuntimeError("the card fell off the bus")
+
+    with pytest.raises(RuntimeError, match="fell off"):
+        run(tmp_path / "jazz", host=Counter(tmp_path, at, fail))
+    run(tmp_path / "jazz")
+    assert outcome(tmp_path / "jazz") == whole[0]
+
+
+def test_out_of_memory_keeps_what_was_trained_and_says_what_to_do(tmp_path, whole):
+    def fail():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with pytest.raises(
+        OutOfMemory, match=r"step 6\. The checkpoint of step 5 is kept\. Turn gradient checkpointing on"
+    ):
+        run(tmp_path / "jazz", changed(gradient_checkpointing=False), host=Counter(tmp_path, 15, fail))
+    run(tmp_path / "jazz", changed(gradient_checkpointing=False))
+    assert [len(read_points(tmp_path / "jazz" / "loss.csv")), len(whole[0])] == [STEPS, 3]
+
+
+def test_an_error_inside_the_optimizer_leaves_no_checkpoint_of_half_a_step(tmp_path, whole, monkeypatch):
+    step, calls = torch.optim.AdamW.step, []
+
+    def half(self, *args):
+        calls.append(1)
+        if len(calls) == 5:
+            self.param_groups[0]["params"][0].data.add_(1)
+            raise RuntimeError("half way")
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", half)
+    with pytest.raises(RuntimeError, match="half way"):
+        run(tmp_path / "jazz")
+    assert [path.name for path in checkpoint.found(tmp_path / "jazz")] == ["step_0000003"]
+    run(tmp_path / "jazz")
+    assert outcome(tmp_path / "jazz") == whole[0]
+
+
+# -- a full disk
+
+
+def full(*_args, **_kwargs):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_is_full_for_a_while_is_waited_for(tmp_path, whole, monkeypatch):
+    save, calls = checkpoint.save_file, []
+
+    def sometimes(*args):
+        calls.append(1)
+        return full() if len(calls) in (2, 3) else save(*args)
+
+    monkeypatch.setattr(checkpoint, "save_file", sometimes)
+    result = run(tmp_path / "jazz")
+    assert outcome(tmp_path / "jazz") == whole[0]
+    said = [note for note in result.notes if "No space left" in note]
+    assert len(said) == 1 and "The last checkpoint is of step 3." in said[0]
+
+
+def test_lines_that_did_not_fit_are_written_later(tmp_path, whole, monkeypatch):
+    write, calls = LossLog._write, []
+
+    def sometimes(self, sync):
+        calls.append(1)
+        if len(calls) in (1, 2, 6):
+            with open(self.path, "ab") as file:
+                file.write(self._waiting[:7])
+            full()
+        write(self, sync)
+
+    monkeypatch.setattr(LossLog, "_write", sometimes)
+    run(tmp_path / "jazz")
+    assert outcome(tmp_path / "jazz") == whole[0]
+
+
+def test_a_disk_that_stays_full_ends_in_a_sentence_and_goes_on_later(tmp_path, whole, monkeypatch):
+    save, calls = checkpoint.save_file, []
+
+    def later(*args):
+        calls.append(1)
+        return full() if len(calls) > 2 else save(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save_file", later)
+        with pytest.raises(TrainError, match=r"is at step 15, but .* Free some space .* goes on from step 6\."):
+            run(tmp_path / "jazz")
+    assert not [path for path in (tmp_path / "jazz" / "checkpoints").iterdir() if path.name.startswith(".")]
+    run(tmp_path / "jazz")
+    assert outcome(tmp_path / "jazz") == whole[0]
+
+
+def test_cancel_on_a_full_disk_still_cancels(tmp_path, whole, monkeypatch):
+    host = Counter(tmp_path, 14)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save_file", full)
+        with pytest.raises(Cancelled):
+            run(tmp_path / "jazz", host=host)
+    assert any("Nothing was trained before" in note for note in host.notes)
+    run(tmp_path / "jazz")
+    assert outcome(tmp_path / "jazz") == whole[0]
+
+
+# -- going on
+
+
+@pytest.mark.parametrize(
+    "file", ["state.json", "state.safetensors", "adapter_model.safetensors", "adapter_config.json"]
+)
+@pytest.mark.parametrize("how", ["cut", "changed", "gone"])
+def test_a_broken_checkpoint_is_skipped_with_a_note(tmp_path, whole, file, how):
+    run(tmp_path / "jazz", should_stop=iter([False] * 22 + [True] * 9).__next__)
+    newest, before = checkpoint.found(tmp_path / "jazz")[:2]
+    path = newest / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    {"cut": lambda: path.write_bytes(content[:40]), "changed": lambda: path.write_bytes(content), "gone": path.unlink}[
+        how
+    ]()
+    if (file, how) == ("state.json", "changed"):
+        path.write_text(path.read_text(errors="replace").replace('"format"', '"fromat"'))
+    result = run(tmp_path / "jazz")
+    assert any(note.startswith(f"The checkpoint {newest.name} is not used") for note in result.notes)
+    assert f"Training goes on after step {int(before.name[5:])} of {STEPS}." in result.notes
+    assert outcome(tmp_path / "jazz") == whole[0]
+
+
+def test_a_finished_run_is_answered_at_once(tmp_path, monkeypatch):
+    first = run(tmp_path / "jazz")
+    monkeypatch.setattr(trainer._Run, "_take_step", full)
+    again = run(tmp_path / "jazz")
+    assert again.points == first.points and again.steps == STEPS
+
+
+def test_more_epochs_continue_a_finished_run(tmp_path):
+    run(tmp_path / "jazz")
+    result = run(tmp_path / "jazz", changed(epochs=7))
+    assert [point.step for point in result.points] == list(range(1, 22))
+    with pytest.raises(TrainError, match="has done 7 epochs already"):
+        run(tmp_path / "jazz", changed(epochs=6))
+
+
+@pytest.mark.parametrize("more", [{"rank": 8}, {"mlp": True}, {"learning_rate": 2e-3}, {"seed": 1}, {"method": "dora"}])
+def test_another_run_in_the_folder_is_refused_by_name(tmp_path, more):
+    run(tmp_path / "jazz", changed(epochs=1))
+    before = outcome(tmp_path / "jazz")
+    with pytest.raises(TrainError, match=f"holds a run with {next(iter(more))} "):
+        run(tmp_path / "jazz", changed(epochs=1, **more))
+    assert outcome(tmp_path / "jazz") == before
+
+
+def test_other_data_and_models_are_refused(tmp_path):
+    run(tmp_path / "jazz", changed(epochs=1))
+    with pytest.raises(TrainError, match="other training data"):
+        run(tmp_path / "jazz", changed(epochs=1), data=items(seed=1))
+    with pytest.raises(TrainError, match="another model"):
+        run(tmp_path / "jazz", changed(epochs=1), model=models.diffusion("base"))
+
+
+def test_guards_go_and_wanted_checkpoints_stay(tmp_path, monkeypatch):
+    clock = iter(range(0, 100000, 60))
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: float(next(clock)))
+    seen = []
+    settings = changed(save_every=2, save_minutes=2)
+
+    def look(_point):
+        seen.append([path.name for path in checkpoint.found(tmp_path / "jazz")])
+
+    run(tmp_path / "jazz", settings, on_point=look)
+    kept = [path.name for path in checkpoint.found(tmp_path / "jazz")]
+    assert kept == ["step_0000015", "step_0000012", "step_0000006"]
+    guards = {name for names in seen for name in names} - set(kept)
+    assert guards and all(len(set(names) & guards) <= 1 for names in seen)
+
+
+def test_it_goes_on_from_an_adapter(tmp_path):
+    model = models.diffusion()
+    start = read_adapter(ROOT / "tests" / "fixtures" / "adapters" / "adapter_a", model.config)
+    result = run(tmp_path / "jazz", changed(epochs=1, learning_rate=1e-7), start=start)
+    for name, change in start.changes.items():
+        assert torch.allclose(result.adapter.changes[name].form.up, change.form.up, atol=1e-5)
+    with pytest.raises(TrainError, match="another adapter to start from"):
+        run(tmp_path / "jazz", changed(epochs=1, learning_rate=1e-7))
+    with pytest.raises(ValueError, match="has rank 4, but the settings say 8"):
+        run(tmp_path / "other", changed(rank=8), start=start)
+
+
+# -- refused before any work
+
+
+def test_what_cannot_be_trained_is_said_at_once(tmp_path):
+    model = models.diffusion()
+    with pytest.raises(TrainError, match="nothing to train on"):
+        run(tmp_path / "jazz", data=())
+    with pytest.raises(TrainError, match="song 0 was preprocessed for a model whose conditions are 40 wide"):
+        run(tmp_path / "jazz", data=items(width=40))
+    adapter = run(tmp_path / "first", changed(epochs=1)).adapter
+    with pytest.raises(TrainError, match="plays an adapter"):
+        run(tmp_path / "jazz", model=with_adapter(model, adapter))
+    with pytest.raises(TrainError, match="needs an NVIDIA card"):
+        run(tmp_path / "jazz", changed(optimizer="adamw8bit"))
+    assert not (tmp_path / "jazz").exists()
+
+
+def test_gradients_that_are_no_numbers_are_left_out_and_then_given_up_on(tmp_path, monkeypatch):
+    plain, calls = trainer._Run._clipped, []
+
+    def sometimes(self):
+        calls.append(1)
+        return float("nan") if len(calls) == 2 or len(calls) > 5 else plain(self)
+
+    monkeypatch.setattr(trainer._Run, "_clipped", sometimes)
+    host = Host(output=tmp_path, device="cpu")
+    with pytest.raises(TrainError, match="10 steps in a row, up to step 15"):
+        run(tmp_path / "jazz", host=host)
+    assert sum("the step was left out" in note for note in host.notes) == 11
+
+
+def test_progress_is_told_in_steps(tmp_path):
+    said, epochs, points = [], [], []
+    host = Host(output=tmp_path, device="cpu", on_progress=lambda done, total, text: said.append((done, total, text)))
+    run(
+        tmp_path / "jazz",
+        host=host,
+        on_point=points.append,
+        on_epoch=lambda epoch, take: epochs.append((epoch, take())),
+    )
+    assert [done for done, _, _ in said] == list(range(STEPS + 1)) and {total for _, total, _ in said} == {STEPS}
+    assert said[4][2].startswith("training: step 4/15, epoch 1/5, loss ") and "left" in said[4][2]
+    assert [epoch for epoch, _ in epochs] == [1, 2, 3, 4, 5] and len(points) == STEPS
+    assert epochs[0][1].changes.keys() == epochs[4][1].changes.keys()
