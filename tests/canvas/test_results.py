@@ -32,7 +32,7 @@ QUICK = (
 )
 JUDGED = "app.rootGraph.nodes.forEach(n => { if (/Score|LyricTiming/.test(n.comfyClass)) n.mode = 0 })"
 OPEN = "app.extensionManager.command.execute('Workspace.ToggleSidebarTab.acestep.results')"
-READY = "document.querySelector('.acestep-panel .acestep-actions [data-action=send]')"
+READY = "document.querySelector('.acestep-panel .acestep-actions[data-ready]')"
 WHERE = "document.querySelector('.acestep-where').textContent"
 PLAYER = "document.querySelector('.acestep-panel .acestep-player')"
 AUDIO = f"{PLAYER}.querySelector('audio')"
@@ -214,6 +214,82 @@ def test_every_button_does_its_work(server: ComfyServer, pictures: Path, rendere
     sounds = [path.read_bytes() for path in saved(server, ".flac")[:6]]
     assert same_music(server, 1, 5) and same_music(server, 2, 6), "use settings, then a run: the same sound"
     assert sounds[0] != sounds[2]
+
+
+@needs_browser
+@each_renderer
+def test_players_come_back_with_their_workflow(server: ComfyServer, renderer: str) -> None:
+    """Another tab and back; ComfyUI's own players beside ours still get their sound."""
+    script = Script()
+    do = script.do
+    do(workflow("custom"))
+    do(f"eval={QUICK}")
+    do("eval=app.rootGraph.nodes.forEach(n => { if (n.comfyClass === 'PreviewAny') n.mode = 4 })")
+    made = "LiteGraph.createNode('PreviewAudio')"
+    decode = "app.rootGraph.nodes.find(n => n.comfyClass === 'ACEStepVAEDecode')"
+    do(f"eval=(() => {{ const n = {made}; app.rootGraph.add(n); {decode}.connect(0, n, 0) }})()")
+    do("run=120")
+    do("eval=app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    do("wait=app.rootGraph.nodes.length === 0")
+    do("eval=app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
+    do("wait=app.rootGraph.nodes.length > 5")
+    ours = "app.rootGraph.nodes.find(n => n.comfyClass === 'ACEStepSaveResult')"
+    do(f"wait={ours}.acestepPlayer.cards.length === 2")
+    theirs = "app.rootGraph.nodes.find(n => n.comfyClass === 'PreviewAudio')"
+    do(f"eval={theirs}.widgets.find(w => w.name === 'audioUI').value", "core")
+    do("prompt", "prompt")
+    found = script.run(server, renderer=renderer)
+    assert "filename=" in found["core"]
+    saves = [n for n in found["prompt"]["output"].values() if n["class_type"] == "ACEStepSaveResult"]
+    assert "audioUI" not in saves[0]["inputs"], "the player is no input"
+
+
+@needs_browser
+def test_what_does_not_fit_is_said(server: ComfyServer) -> None:
+    """Idle nodes get nothing, foreign values are named, several targets are asked for, a refused run ends AutoGen."""
+    script = Script()
+    do = script.do
+    do(workflow("custom"))
+    do(f"eval={QUICK}")
+    do("run=120")
+    do(f"eval={OPEN}")
+    do(f"wait={READY}")
+    model = "app.rootGraph.nodes.find(n => n.comfyClass === 'ACEStepLoadModels')"
+    do(f"eval={SONG}.mode = 4")
+    do(f"eval={SONG}.widgets.find(w => w.name === 'caption').value = 'mine'")
+    do(f"eval={model}.widgets[0].options.values.splice(0)")
+    do(f"eval={press('use')}")
+    do("wait=document.querySelector('.p-toast-message')")
+    do("eval=document.querySelector('.p-toast-message').innerText", "said")
+    do(f"eval={value(SONG, 'caption')}", "caption")
+
+    kinds = "'LoadAudio', 'ACEStepLoadResult', 'ACEStepReferenceAudio'"
+    do(f"eval=[{kinds}].forEach(kind => app.rootGraph.add(LiteGraph.createNode(kind)))")
+    for kind in ("LoadAudio", "ACEStepLoadResult", "ACEStepReferenceAudio"):
+        do(f"eval={press('send')}")
+        do("wait=document.querySelectorAll('.acestep-choice button').length >= 3")
+        node = f"app.rootGraph.nodes.find(n => n.comfyClass === '{kind}')"
+        do(f'eval=document.querySelector(`.acestep-choice [data-action="target ${{{node}.id}}"]`).click()')
+        do("eval=new Promise(done => setTimeout(done, 800))")
+    for kind, name in (("LoadAudio", "audio"), ("ACEStepLoadResult", "file")):
+        do(f"eval={value(f'app.rootGraph.nodes.find(n => n.comfyClass === {kind!r})', name)}", kind)
+    do(
+        "eval=app.rootGraph.nodes.find(n => n.comfyClass === 'ACEStepReferenceAudio').getInputNode(1)?.comfyClass",
+        "feeds",
+    )
+
+    do("clear")
+    do(f"eval={press('autogen')}")
+    do("eval=new Promise(done => setTimeout(done, 1500))")
+    do("eval=document.querySelector('.acestep-panel [data-action=autogen]').checked", "autogen")
+    seen = browse(server, *(step for _, step in script.steps))
+    found = {name: s.get("value", s) for (name, _), s in zip(script.steps, seen["steps"], strict=True) if name}
+    assert not [s for s in seen["steps"] if "error" in s]
+    assert "Song" in found["said"] and "acestep_v1.5_turbo.safetensors" in found["said"]
+    assert found["caption"] == "mine"
+    assert found["LoadAudio"] == "ACE-Step_00001_.flac" and found["ACEStepLoadResult"] == "audio/ACE-Step_00001_.json"
+    assert found["feeds"] == "ACEStepLoadResult" and found["autogen"] is False
+    assert (server.folder / "input" / "ACE-Step_00001_.flac").is_file()
 
 
 def same_music(server: ComfyServer, one: int, other: int) -> bool:

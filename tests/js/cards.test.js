@@ -33,12 +33,19 @@ test("times of lines and words never fall", () => {
   assert.deepEqual(lines[0].words, [{ text: "b", start: 1, end: 1 }]);
 });
 
+test("words that do not spell their line are left out", () => {
+  const words = [{ text: "Walking", start: 1 }, { text: " home", start: 2 }];
+  assert.equal(readLines([{ text: "Walking home", start: 1, words }])[0].words.length, 2);
+  assert.equal(readLines([{ text: "Going home", start: 1, words }])[0].words.length, 0);
+});
+
 test("long texts and lists are cut", () => {
   const huge = "x".repeat(5_000_000);
   assert.equal(readCard({ title: huge }).title.length, 80);
   assert.equal(readCard({ peaks: new Array(100_000).fill(5) }).peaks.length, 400);
   assert.equal(readLines(new Array(50_000).fill({ text: "a", start: 0 })).length, 2000);
   assert.equal(readDetail({ codes: huge }).codes.length, 2_000_000);
+  assert.equal(readDetail({ summary: huge }).summary.length, 100_000);
 });
 
 test("markup stays what it is: text", () => {
@@ -51,6 +58,15 @@ test("a file is of a folder that the server serves", () => {
   assert.equal(readCard({ file: { filename: "a.flac", type: "secret" } }).file.type, "output");
   assert.equal(readCard({ file: { filename: "a.flac", type: "temp" } }).file.type, "temp");
   assert.equal(readCards([{ file: { filename: "a.flac" } }, { file: {} }, null]).length, 1);
+});
+
+test("no path leads upward", () => {
+  for (const filename of ["..", "../a.flac", "a/b.flac", "..\\a.flac"]) assert.equal(readCard({ file: { filename } }).file, null);
+  for (const subfolder of ["..", "audio/../..", "..\\x"]) {
+    assert.equal(readCard({ file: { filename: "a.flac", subfolder } }).file, null);
+  }
+  assert.ok(readCard({ file: { filename: "a..b.flac", subfolder: "my..songs/x" } }).file);
+  assert.equal(readCard({ sidecar: "../../etc/passwd.json" }).sidecar, "");
 });
 
 test("batches without an id or items are left out", () => {

@@ -3,7 +3,8 @@ import { test } from "node:test";
 import { descriptionValues, newSeed, pairs, plan, songValues } from "../../web/js/pure/settings.js";
 import { links, targets } from "../../web/js/pure/targets.js";
 
-const node = (id, type, widgets = [], linked = []) => ({ id, type, title: type, widgets, linked });
+const node = (id, type, widgets = [], active = true) => ({ id, type, title: type, active, widgets });
+const widget = (name, value, more = {}) => ({ name, value, linked: false, ...more });
 const saved = (id, type, values = {}) => ({ id, type, title: type, values });
 
 test("the same id and type come first, then the type in order", () => {
@@ -17,14 +18,30 @@ test("each node is used once", () => {
   assert.equal(found.length, 1);
 });
 
+test("ids of subgraphs are in order too, and nodes that do not run stay out", () => {
+  const nodes = [node("5:12", "Song"), node("5:3", "Song"), node("10", "Song"), node("2", "Song", [], false)];
+  const found = pairs([saved("", "Song"), saved("", "Song"), saved("", "Song"), saved("2", "Song")], nodes);
+  assert.deepEqual(found.map(([, one]) => one.id), ["5:3", "5:12", "10"]);
+});
+
 test("only widgets that are there and not linked are written; the rest is named", () => {
-  const nodes = [node(1, "Song", ["caption", "bpm"], ["bpm"])];
-  const { writes, without } = plan(
+  const nodes = [node(1, "Song", [widget("caption", ""), widget("bpm", 0, { linked: true })])];
+  const { writes, without, doubtful } = plan(
     [saved("1", "Song", { caption: "x", bpm: 90, gone: 1 }), saved("5", "Score", { scale: 1 }), saved("6", "Empty")],
     nodes,
   );
   assert.deepEqual(writes, [{ node: 1, name: "caption", value: "x" }]);
   assert.deepEqual(without.map((entry) => entry.type), ["Score"]);
+  assert.deepEqual(doubtful, []);
+});
+
+test("a value of another kind is not written, one that is not offered is written, and both are named", () => {
+  const model = widget("model", "a", { options: ["a", "b"] });
+  const nodes = [node(1, "Sampler", [widget("steps", 8), widget("shift", 1), model, widget("new", undefined)])];
+  const values = { steps: "8; DROP", shift: Infinity, model: "c", new: true, toString: "x" };
+  const { writes, doubtful } = plan([saved("1", "Sampler", values)], nodes);
+  assert.deepEqual(writes.map((write) => [write.name, write.value]), [["model", "c"], ["new", true]]);
+  assert.deepEqual(doubtful.map((entry) => entry.name), ["steps", "shift", "model"]);
 });
 
 test("seeds stay within what the sampler takes", () => {

@@ -1,7 +1,7 @@
 // The canvas side of ACE-Step Graph: players on nodes, dice on widgets, and the results panel.
 
 import { app } from "../../../scripts/app.js";
-import { freshSeed, writeAll } from "./canvas.js";
+import { freshSeed, freshSeeds, nodeOfLocator, writeAll } from "./canvas.js";
 import { Panel } from "./panel.js";
 import { Player } from "./player.js";
 import { readCards } from "./pure/cards.js";
@@ -10,6 +10,7 @@ import * as server from "./server.js";
 import { loadWords, t } from "./words.js";
 
 const PLAYERS = ["ACEStepSaveResult", "ACEStepSaveAudio", "ACEStepPreviewAudio"];
+const WIDTH = 300;
 const LYRICS = "ACEStep.Lyrics";
 const LIMIT = "ACEStep.Batches";
 const TAB = "acestep.results";
@@ -34,14 +35,19 @@ function addStyle() {
   document.head.append(link);
 }
 
+/**
+ * A player at the end of a node. It bears the name of ComfyUI's own player, which looks for one on every node that
+ * reports sound and stops with an error where there is none.
+ */
 function addPlayer(node) {
   const player = new Player({ lyrics });
-  const widget = node.addDOMWidget("acestep_player", "ACESTEP_PLAYER", player.element, {
+  const widget = node.addDOMWidget("audioUI", "ACESTEP_PLAYER", player.element, {
     serialize: false,
     hideOnZoom: false,
     getMinHeight: () => 190,
   });
   widget.serialize = false;
+  node.setSize([Math.max(node.size[0], WIDTH), node.size[1]]); // of new nodes; a workflow brings its own sizes
   node.acestepPlayer = player;
   const before = node.onExecuted;
   node.onExecuted = function (output, ...rest) {
@@ -63,8 +69,9 @@ function addDice(node, [label, roll]) {
       app.extensionManager.toast.add({ severity: "error", summary: t("dice.failed"), detail: error.message, life: 8000 });
     }
   };
-  const widget = node.addWidget("button", t(label), null, roller, { serialize: false });
+  const widget = node.addWidget("button", label, null, roller, { serialize: false });
   widget.serialize = false;
+  widget.label = t(label);
 }
 
 let panel = null;
@@ -80,6 +87,7 @@ app.registerExtension({
       defaultValue: "words",
       category: ["ACE-Step", "Results", "Lyrics"],
       tooltip: "Whether synced lyrics are followed word by word, line by line, or not shown.",
+      onChange: Player.redrawAll,
     },
     {
       id: LIMIT,
@@ -102,7 +110,7 @@ app.registerExtension({
       id: "ACEStep.RandomSeed",
       label: "New random seed in every ACE-Step sampler",
       icon: "pi pi-refresh",
-      function: () => (app.rootGraph ?? app.graph).nodes.filter((node) => node.comfyClass === "ACEStepSampler").forEach(freshSeed),
+      function: freshSeeds,
     },
   ],
 
@@ -118,9 +126,7 @@ app.registerExtension({
 
   onNodeOutputsUpdated(outputs) {
     for (const [locator, output] of Object.entries(outputs ?? {})) {
-      if (!output?.acestep) continue;
-      const node = (app.rootGraph ?? app.graph)?.getNodeById?.(locator) ?? (app.rootGraph ?? app.graph)?.getNodeById?.(Number(locator));
-      node?.acestepPlayer?.show(readCards(output.acestep));
+      if (output?.acestep) nodeOfLocator(locator)?.acestepPlayer?.show(readCards(output.acestep));
     }
   },
 

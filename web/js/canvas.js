@@ -10,14 +10,38 @@ import { t } from "./words.js";
 const CONTROL = "control_after_generate";
 const SAMPLER = "ACEStepSampler";
 const LOADER = "ACEStepLoadResult";
+const GAP = 60;
 
-const graph = () => app.rootGraph ?? app.graph;
-const nodeById = (id) => graph().getNodeById(id);
-const widget = (node, name) => node.widgets?.find((one) => one.name === name);
+const root = () => app.rootGraph ?? app.graph;
+const widgetOf = (node, name) => node.widgets?.find((one) => one.name === name);
+
+/** Every node of the canvas with its id in a prompt, those inside subgraphs as "5:12". */
+function* everyNode(graph = root(), prefix = "") {
+  for (const node of graph?.nodes ?? []) {
+    yield [`${prefix}${node.id}`, node];
+    if (node.subgraph) yield* everyNode(node.subgraph, `${prefix}${node.id}:`);
+  }
+}
+
+function nodeById(id) {
+  for (const [own, node] of everyNode()) if (own === String(id)) return node;
+  return null;
+}
+
+/** The node that an output belongs to: "5", or "<subgraph's uuid>:12" inside one. */
+export function nodeOfLocator(locator) {
+  const parts = String(locator).split(":");
+  const [graph, id] = parts.length > 1 ? [root().subgraphs?.get(parts[0]), parts[1]] : [root(), parts[0]];
+  return graph?.getNodeById(id) ?? null;
+}
+
+const isLinked = (node, name) => (node.inputs ?? []).some((input) => input.widget?.name === name && input.link != null);
+const isActive = (node) => node.mode === undefined || node.mode === 0;
+const samplers = () => [...everyNode()].map(([, node]) => node).filter((node) => node.comfyClass === SAMPLER);
 
 /** Set a widget as if the user had. */
 export function write(node, name, value) {
-  const found = widget(node, name);
+  const found = widgetOf(node, name);
   if (!found) return false;
   const options = found.options?.values;
   if (Array.isArray(options) && typeof value === "string" && !options.includes(value)) options.push(value);
@@ -29,52 +53,83 @@ export function write(node, name, value) {
 /** Write several widgets of one node. */
 export function writeAll(node, values) {
   for (const [name, value] of Object.entries(values)) write(node, name, value);
-  refresh();
+  changed();
 }
 
-function refresh() {
-  graph().setDirtyCanvas?.(true, true);
+/** Draw the canvas again, and make what was done one step of undo. */
+function changed() {
+  root().setDirtyCanvas?.(true, true);
+  app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState?.();
 }
 
-function described(node) {
-  const linked = (node.inputs ?? []).filter((input) => input.widget && input.link != null);
+function described([id, node]) {
+  const own = (node.widgets ?? []).filter((one) => one.serialize !== false && one.type !== "button");
   return {
-    id: node.id,
+    id,
     type: node.comfyClass ?? node.type,
     title: node.title,
-    widgets: (node.widgets ?? []).map((one) => one.name),
-    linked: linked.map((input) => input.widget.name),
+    active: isActive(node),
+    widgets: own.map((one) => ({
+      name: one.name,
+      value: one.value,
+      options: Array.isArray(one.options?.values) ? [...one.options.values] : null,
+      linked: isLinked(node, one.name),
+    })),
   };
 }
 
-const nodes = () => graph().nodes.map(described);
+const nodes = () => [...everyNode()].map(described);
 
-/** Write saved settings into the nodes of the canvas. Returns { written, without: titles of nodes not found }. */
+/** Write saved settings into the nodes of the canvas. Returns { written, without, doubtful }, the last two to read. */
 export function useSettings(saved) {
-  const { writes, without } = plan(saved, nodes());
-  const touched = new Set();
+  const { writes, without, doubtful } = plan(saved, nodes());
+  const seeded = new Set();
   for (const { node, name, value } of writes) {
     const found = nodeById(node);
     write(found, name, value);
-    if (name === "seed") touched.add(found);
+    if (name === "seed") seeded.add(found);
   }
-  for (const node of touched) write(node, CONTROL, "fixed");
-  refresh();
-  return { written: writes.length, without: without.map((entry) => entry.title || entry.type) };
+  for (const node of seeded) write(node, CONTROL, "fixed");
+  changed();
+  return {
+    written: writes.length,
+    without: without.map((entry) => entry.title || entry.type),
+    doubtful: doubtful.map(({ title, name, value }) => `${title}: ${name} = ${String(value).slice(0, 80)}`),
+  };
 }
 
 /** A new seed in a sampler, which then keeps it. */
 export function freshSeed(node) {
   write(node, "seed", newSeed());
   write(node, CONTROL, "fixed");
-  refresh();
+  changed();
+}
+
+/** A new seed in every sampler. */
+export function freshSeeds() {
+  samplers().forEach(freshSeed);
 }
 
 /** Queue the canvas with new seeds in all samplers; how they go on afterwards stays as the user set it. */
 export async function queueNext() {
-  for (const node of graph().nodes.filter((one) => one.comfyClass === SAMPLER)) write(node, "seed", newSeed());
-  refresh();
-  await app.queuePrompt(0);
+  for (const node of samplers()) if (!isLinked(node, "seed")) write(node, "seed", newSeed());
+  changed();
+  const later = app.processingQueue === true; // the canvas is being queued already: this one follows, unseen from here
+  let accepted = later;
+  const accept = () => (accepted = true);
+  api.addEventListener("promptQueued", accept);
+  try {
+    await app.queuePrompt(0);
+  } finally {
+    api.removeEventListener("promptQueued", accept);
+  }
+  if (!accepted) throw new Error(refusal());
+}
+
+/** Why the server did not accept the canvas; where no node is at fault, ComfyUI's own message has more. */
+function refusal() {
+  const [first] = Object.values(app.extensionManager?.lastNodeErrors ?? {}).flatMap((node) => node?.errors ?? []);
+  return first ? [first.message, first.details].filter(Boolean).join(": ") : "?";
 }
 
 /** Nodes that can take a recording. */
@@ -82,18 +137,20 @@ export function sources() {
   return targets(nodes());
 }
 
+const nameOf = (card) => card.sidecar || [card.file.subfolder, card.file.filename].filter(Boolean).join("/");
+
 /** Put a saved result into the node `target`. Returns a sentence on what was done. */
 export async function sendTo(target, card) {
   const node = nodeById(target.id);
   if (!node) throw new Error(t("send.gone"));
   if (target.how === "result") {
-    write(node, "file", card.sidecar || `${card.file.subfolder}/${card.file.filename}`);
+    write(node, "file", nameOf(card));
   } else if (target.how === "upload") {
     write(node, "audio", await upload(card.file));
   } else {
     connect(node, target.type, card);
   }
-  refresh();
+  changed();
   return t("send.done", { node: node.title });
 }
 
@@ -109,20 +166,33 @@ async function upload(file) {
   return subfolder ? `${subfolder}/${name}` : name;
 }
 
+/** Feed a node by a Load Result: the one that feeds it already, or a new one left of it. */
 function connect(node, type, card) {
   const wanted = links(type).map(([output, input]) => [output, node.inputs.findIndex((one) => one.name === input)]);
-  const before = node.inputs[wanted[0][1]]?.link;
-  const origin = before == null ? null : nodeById(graph().links[before]?.origin_id ?? graph().getLink?.(before)?.origin_id);
-  let loader = origin?.comfyClass === LOADER ? origin : null;
-  if (!loader) {
-    loader = window.LiteGraph.createNode(LOADER);
-    graph().add(loader);
-    const [width] = loader.size;
-    loader.pos = [node.pos[0] - width - 80, node.pos[1]];
-  }
-  write(loader, "file", card.sidecar || `${card.file.subfolder}/${card.file.filename}`);
+  const before = node.getInputNode?.(wanted[0][1]);
+  const loader = before?.comfyClass === LOADER ? before : placed(window.LiteGraph.createNode(LOADER), node);
+  write(loader, "file", nameOf(card));
   for (const [output, input] of wanted) {
     const slot = loader.outputs.findIndex((one) => one.name === output);
     if (input >= 0 && slot >= 0) loader.connect(slot, node, input);
   }
+}
+
+/** Put a new node left of another, lower where something lies there already. */
+function placed(loader, node) {
+  const others = [...node.graph.nodes];
+  node.graph.add(loader);
+  const [width, height] = loader.size;
+  const spot = [node.pos[0] - width - GAP, node.pos[1]];
+  const inTheWay = () =>
+    others.find(
+      (other) =>
+        spot[0] < other.pos[0] + other.size[0] + GAP / 2 && other.pos[0] < spot[0] + width + GAP / 2 &&
+        spot[1] < other.pos[1] + other.size[1] + GAP && other.pos[1] < spot[1] + height + GAP,
+    );
+  for (let tries = 0, other = inTheWay(); other && tries <= others.length; tries += 1, other = inTheWay()) {
+    spot[1] = other.pos[1] + other.size[1] + GAP;
+  }
+  loader.pos = spot;
+  return loader;
 }

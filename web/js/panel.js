@@ -10,6 +10,8 @@ import { bytes, duration } from "./pure/time.js";
 import * as server from "./server.js";
 import { t } from "./words.js";
 
+const SHOWN = 20_000; // characters of a long text; all of it is copied
+
 const toast = (severity, summary, detail = "") =>
   app.extensionManager.toast.add({ severity, summary, detail, life: severity === "error" ? 8000 : 4000 });
 
@@ -20,7 +22,10 @@ export class Panel {
     this.index = 0;
     this.queued = 0;
     this.autogen = false;
+    this.busy = false; // from the start of a run until its batch is in the list
+    this.ahead = false; // whether the run under way is AutoGen's
     this.pinned = null;
+    this.unfolded = new Set();
     this.status = "";
     this.player = new Player({ lyrics, onChoose: (card) => this.open(card), empty: "panel.none" });
     this.previousButton = button("", () => this.go(this.index + 1), { icon: "pi pi-chevron-left", title: t("panel.previous"), action: "previous" });
@@ -30,12 +35,21 @@ export class Panel {
     this.autogenBox = el("input", { type: "checkbox", data: { action: "autogen" }, on: { change: () => this.setAutogen(this.autogenBox.checked) } });
     this.statusLine = el("div", { className: "acestep-status", attributes: { role: "status" } });
     this.title = el("div", { className: "acestep-title" });
-    this.actions = el("div", { className: "acestep-actions" });
+    this.workflowButton = button(t("panel.workflow"), () => this.openWorkflow(), { icon: "pi pi-sitemap", title: t("panel.workflow.tip"), action: "workflow" });
+    this.actions = el(
+      "div",
+      { className: "acestep-actions", hidden: true },
+      button(t("panel.send"), () => this.send(), { icon: "pi pi-send", title: t("panel.send.tip"), action: "send" }),
+      button(t("panel.use"), () => this.use(), { icon: "pi pi-sliders-h", title: t("panel.use.tip"), action: "use" }),
+      button(t("panel.save"), () => this.save(), { icon: "pi pi-download", title: t("panel.save.tip"), action: "save" }),
+      button(t("panel.compare"), () => this.pin(this.player.card), { icon: "pi pi-arrows-h", title: t("panel.compare.tip"), action: "compare" }),
+      this.workflowButton,
+    );
     this.choice = el("div", { className: "acestep-choice", hidden: true });
     this.compare = el("div", { className: "acestep-compare", hidden: true });
     this.about = el("div", { className: "acestep-about" });
     this.all = el("div", { className: "acestep-all" });
-    this.allFold = fold("panel.all", this.all, "all");
+    this.allFold = this.fold("panel.all", this.all, "all");
     this.element = el(
       "div",
       { className: "acestep-panel acestep-scroll" },
@@ -56,6 +70,7 @@ export class Panel {
 
   /** Put the panel into a sidebar. */
   render(container) {
+    if (container.firstChild === this.element) return;
     container.replaceChildren(this.element);
     this.refresh();
   }
@@ -65,11 +80,19 @@ export class Panel {
   }
 
   listen() {
+    server.queueLength().then((length) => {
+      this.queued = length;
+      this.draw();
+    }, () => {});
     api.addEventListener("status", ({ detail }) => {
       this.queued = detail?.exec_info?.queue_remaining ?? 0;
       this.draw();
+      if (!this.busy) this.makeAhead();
     });
-    api.addEventListener("execution_start", () => this.say(t("panel.running")));
+    api.addEventListener("execution_start", () => {
+      this.busy = true;
+      this.say(t("panel.running"));
+    });
     api.addEventListener("execution_success", () => this.finished());
     api.addEventListener("execution_interrupted", () => this.failed(t("panel.interrupted")));
     api.addEventListener("execution_error", ({ detail }) => this.failed(String(detail?.exception_message ?? "")));
@@ -82,15 +105,25 @@ export class Panel {
 
   failed(reason) {
     const stopped = this.autogen;
+    this.busy = false;
+    this.ahead = false;
     this.setAutogen(false);
     this.say([t("panel.failed", { reason }), stopped ? t("panel.autogen.off") : ""].join(" ").trim());
   }
 
+  /** A run ended well. Its batch is shown unless another is being listened to; AutoGen's waits to be asked for. */
   async finished() {
     this.say("");
-    const before = this.batches[0]?.id;
-    await this.refresh({ follow: !this.autogen });
-    if (this.batches[0]?.id !== before) await this.makeAhead();
+    const { ahead } = this;
+    this.ahead = false;
+    const newest = this.batches[0]?.id;
+    await this.refresh({ follow: !ahead && this.player.audio.paused });
+    this.busy = false;
+    if (this.batches[0]?.id !== newest) await this.makeAhead();
+    else if (ahead && this.autogen) {
+      this.setAutogen(false); // the same again, as where the seed is linked: nothing new would come of going on
+      this.say(t("panel.autogen.off"));
+    }
   }
 
   /** Read the newest batches again. With `follow`, show the newest where there is a new one. */
@@ -112,9 +145,13 @@ export class Panel {
 
   async loadMore() {
     const last = this.batches[this.batches.length - 1]?.id ?? "";
-    const { batches, more } = await server.batches(this.limit(), last);
-    this.batches = joined(this.batches, batches);
-    this.more = more;
+    try {
+      const { batches, more } = await server.batches(this.limit(), last);
+      this.batches = joined(this.batches, batches);
+      this.more = more;
+    } catch (error) {
+      this.say(t("panel.unreachable", { reason: error.message }));
+    }
     this.draw();
   }
 
@@ -135,17 +172,21 @@ export class Panel {
 
   async make() {
     this.queued += 1;
+    this.busy = true;
     this.say(t("panel.queued"));
     try {
       await queueNext();
     } catch (error) {
+      this.queued -= 1;
       this.failed(error.message);
     }
   }
 
   async makeAhead() {
     const { autogen, index, queued } = this;
-    if (shouldMake({ autogen, index, count: this.batches.length, queued })) await this.make();
+    if (!shouldMake({ autogen, index, count: this.batches.length, queued })) return;
+    this.ahead = true;
+    await this.make();
   }
 
   async setAutogen(on) {
@@ -178,11 +219,17 @@ export class Panel {
     this.drawAll();
   }
 
+  /** The list of all batches, made anew only where it says something new: the focus in it stays. */
   drawAll() {
+    const names = this.batches.map(({ id, title, items }) => [id, title, items.map((card) => card.sidecar)]);
+    const says = JSON.stringify([names, this.index, this.more, this.skipped]);
+    if (says === this.listed) return;
+    this.listed = says;
+    const fileOf = (card) =>
+      card.file
+        ? el("a", { textContent: card.file.filename, href: address(card.file), download: card.file.filename })
+        : el("span", { textContent: card.sidecar });
     const rows = this.batches.map((batch, index) => {
-      const files = batch.items.map((card) =>
-        el("a", { textContent: card.file?.filename ?? card.sidecar, href: card.file ? address(card.file) : "", download: card.file?.filename ?? "" }),
-      );
       const head = el("button", {
         type: "button",
         className: `acestep-batch${index === this.index ? " acestep-chosen" : ""}`,
@@ -190,7 +237,7 @@ export class Panel {
         title: batch.time ? new Date(batch.time * 1000).toLocaleString() : "",
         on: { click: () => this.go(index) },
       });
-      return el("div", {}, head, el("div", { className: "acestep-files" }, ...files));
+      return el("div", {}, head, el("div", { className: "acestep-files" }, ...batch.items.map(fileOf)));
     });
     const more = this.more ? [button(t("panel.more"), () => this.loadMore(), { action: "more", quiet: true })] : [];
     const left = (this.skipped ?? []).map(({ file, reason }) =>
@@ -199,44 +246,56 @@ export class Panel {
     this.all.replaceChildren(...rows, ...more, ...left);
   }
 
-  /** Show everything about one piece. */
+  /** Show everything about one piece. What is there stays until it has come, so that nothing jumps. */
   async open(card) {
     this.choice.hidden = true;
-    this.actions.replaceChildren();
-    this.about.replaceChildren();
     this.drawCompare();
-    if (!card?.sidecar) return;
-    this.opened = card.sidecar;
+    const file = card?.sidecar ?? "";
+    this.actions.hidden = !file;
+    if (file === this.opened) return;
+    this.opened = file;
+    this.detail = null;
+    delete this.actions.dataset.ready;
+    if (!file) {
+      this.about.replaceChildren();
+      return;
+    }
     let found;
     try {
-      found = await server.detail(card.sidecar);
+      found = await server.detail(file);
     } catch (error) {
+      if (this.opened !== file) return;
+      this.opened = null; // to be asked for again
       this.about.replaceChildren(el("div", { className: "acestep-error", textContent: error.message }));
       return;
     }
-    if (this.opened !== card.sidecar) return;
+    if (this.opened !== file) return;
     this.detail = found;
+    this.actions.dataset.ready = file;
     if (found.card.lines.length && !card.lines.length) {
       card.lines = found.card.lines;
       this.player.drawLyrics();
       this.player.follow();
     }
-    this.actions.replaceChildren(
-      button(t("panel.send"), () => this.send(card), { icon: "pi pi-send", title: t("panel.send.tip"), action: "send" }),
-      button(t("panel.use"), () => this.use(), { icon: "pi pi-sliders-h", title: t("panel.use.tip"), action: "use" }),
-      button(t("panel.save"), () => this.save(), { icon: "pi pi-download", title: t("panel.save.tip"), action: "save" }),
-      button(t("panel.compare"), () => this.pin(card), { icon: "pi pi-arrows-h", title: t("panel.compare.tip"), action: "compare" }),
-      button(t("panel.workflow"), () => this.openWorkflow(card), {
-        icon: "pi pi-sitemap",
-        title: t(found.hasWorkflow ? "panel.workflow.tip" : "panel.workflow.none"),
-        action: "workflow",
-        disabled: !found.hasWorkflow,
-      }),
-    );
+    this.workflowButton.disabled = !found.hasWorkflow;
+    this.workflowButton.title = t(found.hasWorkflow ? "panel.workflow.tip" : "panel.workflow.none");
     this.about.replaceChildren(...this.sections(found));
   }
 
+  /** A part that can be folded away; what is open stays open from piece to piece. */
+  fold(key, content, name) {
+    const details = el(
+      "details",
+      { className: "acestep-fold", data: { about: name }, open: this.unfolded.has(name) },
+      el("summary", { textContent: t(key) }),
+      content,
+    );
+    details.addEventListener("toggle", () => this.unfolded[details.open ? "add" : "delete"](name));
+    return details;
+  }
+
   sections(found) {
+    const fold = (...parts) => this.fold(...parts);
     const plain = (name, text) => fold(name, el("div", { className: "acestep-text", textContent: text }), name.split(".")[1]);
     const copied = (name, text) =>
       fold(
@@ -245,7 +304,7 @@ export class Panel {
           "div",
           {},
           button(t("panel.copy"), () => copy(text), { icon: "pi pi-copy", quiet: true, action: `copy ${name.split(".")[1]}` }),
-          el("pre", { className: "acestep-code acestep-scroll", textContent: text }),
+          el("pre", { className: "acestep-code acestep-scroll", textContent: text.length > SHOWN ? `${text.slice(0, SHOWN)}…` : text }),
         ),
         name.split(".")[1],
       );
@@ -269,7 +328,8 @@ export class Panel {
     ].filter(Boolean);
   }
 
-  async send(card) {
+  async send() {
+    const { card } = this.player;
     const places = sources();
     if (!places.length) {
       toast("warn", t("send.none"));
@@ -296,13 +356,15 @@ export class Panel {
   }
 
   use() {
-    const { written, without } = useSettings(this.detail.nodes);
-    const rest = without.length ? t("use.without", { nodes: without.join(", ") }) : "";
-    toast(without.length ? "warn" : "success", t("use.done", { count: written }), rest);
+    if (!this.detail) return;
+    const { written, without, doubtful } = useSettings(this.detail.nodes);
+    const rest = doubtful.map((line) => `? ${line}`);
+    if (without.length) rest.unshift(t("use.without", { nodes: without.join(", ") }));
+    toast(rest.length ? "warn" : "success", t("use.done", { count: written }), rest.join("\n"));
   }
 
   save() {
-    for (const file of this.detail.files.filter((one) => ["audio", "settings"].includes(one.label))) {
+    for (const file of (this.detail?.files ?? []).filter((one) => ["audio", "settings"].includes(one.label))) {
       const link = el("a", { href: address(file), download: file.filename });
       document.body.append(link);
       link.click();
@@ -310,11 +372,12 @@ export class Panel {
     }
   }
 
-  async openWorkflow(card) {
+  async openWorkflow() {
+    const { sidecar } = this.player.card;
     const message = t("workflow.ask");
     if (!(await app.extensionManager.dialog.confirm({ title: t("panel.workflow"), message }))) return;
     try {
-      await app.loadGraphData(await server.workflow(card.sidecar));
+      await app.loadGraphData(await server.workflow(sidecar));
     } catch (error) {
       toast("error", t("workflow.failed"), error.message);
     }
@@ -354,10 +417,6 @@ export class Panel {
     if (playing) this.player.play(moment);
     else this.player.seek(moment);
   }
-}
-
-function fold(key, content, name) {
-  return el("details", { className: "acestep-fold", data: { about: name } }, el("summary", { textContent: t(key) }), content);
 }
 
 async function copy(text) {

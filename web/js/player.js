@@ -11,6 +11,7 @@ const BARS = 160;
 const HEIGHT = 40;
 const JUMP = 5;
 let sounding = null; // the player that plays; all others are silent
+const players = new Set(); // weak references to all of them
 
 /** Where /view serves a file from. */
 export function address(file) {
@@ -28,7 +29,7 @@ export class Player {
     this.mode = lyrics;
     this.onChoose = onChoose;
     this.audio = el("audio", { preload: "none" });
-    this.rows = el("div", { className: "acestep-rows", attributes: { role: "listbox" } });
+    this.rows = el("div", { className: "acestep-rows acestep-scroll", attributes: { role: "listbox", "aria-label": t("panel.title") } });
     this.wave = svg("svg", { class: "acestep-wave", preserveAspectRatio: "none", viewBox: `0 0 ${BARS} ${HEIGHT}` });
     this.slider = el(
       "div",
@@ -38,7 +39,6 @@ export class Player {
         attributes: { role: "slider", "aria-valuemin": 0, "aria-label": t("player.position") },
         on: {
           pointerdown: (event) => this.drag(event),
-          keydown: (event) => this.key(event),
         },
       },
       this.wave,
@@ -50,13 +50,30 @@ export class Player {
     this.lyrics = el("div", { className: "acestep-lyrics acestep-scroll" });
     this.empty = el("div", { className: "acestep-empty", textContent: t(empty) });
     this.element = keepEvents(
-      el("div", { className: "acestep-player" }, this.empty, this.rows, this.bar, this.error, this.lyrics, this.audio),
+      el(
+        "div",
+        { className: "acestep-player", on: { keydown: (event) => this.key(event) } },
+        ...[this.empty, this.rows, this.bar, this.error, this.lyrics, this.audio],
+      ),
     );
     for (const name of ["play", "pause", "ended", "seeked", "loadedmetadata"]) {
       this.audio.addEventListener(name, () => this.follow());
     }
     this.audio.addEventListener("error", () => this.failed());
+    players.add(new WeakRef(this));
     this.show([]);
+  }
+
+  /** Follow a change of how lyrics are shown. */
+  static redrawAll() {
+    for (const reference of players) {
+      const player = reference.deref();
+      if (!player) players.delete(reference);
+      else if (player.card) {
+        player.drawLyrics();
+        player.follow();
+      }
+    }
   }
 
   get card() {
@@ -69,7 +86,7 @@ export class Player {
 
   /** Show other pieces. The same ones again leave everything as it is. */
   show(cards) {
-    const name = (card) => `${card.file.type}/${card.file.subfolder}/${card.file.filename}/${card.lines.length}`;
+    const name = ({ file, batch, seconds }) => [file.type, file.subfolder, file.filename, batch, seconds].join("/");
     const same = cards.map(name).join("|");
     if (same === this.shown) return;
     this.shown = same;
@@ -78,7 +95,7 @@ export class Player {
     this.index = 0;
     const some = cards.length > 0;
     this.empty.hidden = some;
-    this.rows.hidden = cards.length < 2;
+    this.rows.hidden = !some;
     this.bar.hidden = !some;
     this.rows.replaceChildren(...cards.map((card, index) => this.row(card, index)));
     this.choose(0);
@@ -96,12 +113,6 @@ export class Player {
         on: {
           click: () => this.choose(index, true),
           dblclick: () => this.play(),
-          keydown: (event) => {
-            if (event.key !== "Enter" && event.key !== " ") return;
-            event.preventDefault();
-            this.choose(index, true);
-            this.play();
-          },
         },
       },
       el("span", { className: "acestep-number", textContent: String(index + 1) }),
@@ -198,15 +209,28 @@ export class Player {
     move(event);
   }
 
+  /** Keys: space, left and right wherever one is in the player; up and down through the rows. */
   key(event) {
+    if (!this.card || event.ctrlKey || event.metaKey || event.altKey) return;
+    const own = event.target.closest("button, a"); // they answer space and enter themselves
+    const row = [...this.rows.children].indexOf(event.target);
     const now = this.loaded ? this.audio.currentTime : (this.at ?? 0);
+    const pick = (index) => {
+      this.choose(Math.min(this.cards.length - 1, Math.max(0, index)), true);
+      if (row >= 0) this.rows.children[this.index].focus({ preventScroll: true });
+    };
+    const start = () => {
+      if (row >= 0 && row !== this.index) pick(row);
+      else this.toggle();
+    };
     const actions = {
-      " ": () => this.toggle(),
+      " ": own ? null : start,
+      Enter: own || row < 0 ? null : start,
       ArrowLeft: () => this.seek(now - JUMP),
       ArrowRight: () => this.seek(now + JUMP),
       Home: () => this.seek(0),
-      ArrowUp: () => this.choose(Math.max(0, this.index - 1), true),
-      ArrowDown: () => this.choose(Math.min(this.cards.length - 1, this.index + 1), true),
+      ArrowUp: () => pick(this.index - 1),
+      ArrowDown: () => pick(this.index + 1),
     };
     if (!actions[event.key]) return;
     event.preventDefault();

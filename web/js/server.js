@@ -10,6 +10,12 @@ async function ask(path, query = {}) {
   return found;
 }
 
+/** How many runs are in ComfyUI's queue, the present one included. */
+export async function queueLength() {
+  const { exec_info: info } = await (await api.fetchApi("/prompt")).json();
+  return Number(info?.queue_remaining) || 0;
+}
+
 /** Batches behind `before`, newest first. */
 export async function batches(limit, before = "") {
   return readBatches(await ask("results", before ? { limit, before } : { limit }));

@@ -1,19 +1,22 @@
 // What the server says, made safe: every field has its type, whatever arrived. Nothing here trusts its input.
 
-const MOST = { cards: 64, peaks: 400, lines: 2000, words: 200, text: 2000 };
+const MOST = { cards: 64, peaks: 400, lines: 2000, words: 200, text: 2000, shown: 100_000, copied: 2_000_000 };
 
 const object = (value) => (value && typeof value === "object" && !Array.isArray(value) ? value : {});
 const list = (value, most) => (Array.isArray(value) ? value.slice(0, most) : []);
 const text = (value, most = MOST.text) => (typeof value === "string" ? value.slice(0, most) : "");
 const number = (value) => (typeof value === "number" && Number.isFinite(value) ? value : null);
 
+const inside = (path) => !path.split(/[\\/]/).includes("..");
+
 /** { filename, subfolder, type } of a file that /view can serve; null where there is none. */
 export function readFile(value) {
   const file = object(value);
   const filename = text(file.filename);
-  if (!filename) return null;
+  const subfolder = text(file.subfolder);
+  if (!filename || /[\\/]/.test(filename) || !inside(filename) || !inside(subfolder)) return null;
   const type = ["output", "temp", "input"].includes(file.type) ? file.type : "output";
-  return { filename, subfolder: text(file.subfolder), type, label: text(file.label, 40) };
+  return { filename, subfolder, type, label: text(file.label, 40) };
 }
 
 function readSpan(value, earliest) {
@@ -37,13 +40,13 @@ function readSpans(values, most) {
   return found;
 }
 
-/** Lines with words, times that never fall. */
+/** Lines with words, times that never fall. Words that do not spell their line are left out. */
 export function readLines(values) {
-  return readSpans(values, MOST.lines).map(([line, entry]) => ({
-    ...line,
-    tag: entry.tag === true,
-    words: readSpans(entry.words, MOST.words).map(([word]) => word),
-  }));
+  return readSpans(values, MOST.lines).map(([line, entry]) => {
+    const words = readSpans(entry.words, MOST.words).map(([word]) => word);
+    const spelled = words.map((word) => word.text).join("") === line.text;
+    return { ...line, tag: entry.tag === true, words: spelled ? words : [] };
+  });
 }
 
 /** One piece of music as players show it. */
@@ -52,7 +55,7 @@ export function readCard(value) {
   const scores = object(card.scores);
   return {
     file: readFile(card.file),
-    sidecar: text(card.sidecar),
+    sidecar: inside(text(card.sidecar)) ? text(card.sidecar) : "",
     title: text(card.title, 80),
     seconds: Math.max(0, number(card.seconds) ?? 0),
     peaks: list(card.peaks, MOST.peaks).map((peak) => Math.min(100, Math.max(0, number(peak) ?? 0))),
@@ -88,15 +91,14 @@ export function readBatches(value) {
 /** The answer of the result route. */
 export function readDetail(value) {
   const detail = object(value);
-  const long = 2_000_000;
   const times = Object.entries(object(detail.times)).filter(([, seconds]) => number(seconds) !== null);
   return {
     card: readCard(detail.card),
-    summary: text(detail.summary, long),
-    codes: text(detail.codes, long),
-    lrc: text(detail.lrc, long),
-    vtt: text(detail.vtt, long),
-    scoreReport: text(detail.score_report, long),
+    summary: text(detail.summary, MOST.shown),
+    codes: text(detail.codes, MOST.copied),
+    lrc: text(detail.lrc, MOST.copied),
+    vtt: text(detail.vtt, MOST.copied),
+    scoreReport: text(detail.score_report, MOST.shown),
     times: times.map(([name, seconds]) => [text(name, 80), seconds]),
     models: list(detail.models, 20).map((entry) => {
       const model = object(entry);

@@ -1,10 +1,20 @@
 // Which widgets of the canvas get which saved values.
 //
-// A node here is { id, type, widgets: [name], linked: [name] }; a saved one { id, type, title, values }.
+// A node here is { id, type, title, active, widgets: [{ name, value, options, linked }] }; a saved one
+// { id, type, title, values }. Ids of nodes inside subgraphs read "5:12".
 
-/** Pairs of [saved, node]: the same id and type first, then by type in the order of ids. */
+/** Order of ids: "2" before "10", "5:1" before "5:12". */
+function byId(a, b) {
+  const [left, right] = [a, b].map((node) => String(node.id).split(":").map(Number));
+  for (let depth = 0; depth < Math.min(left.length, right.length); depth += 1) {
+    if (left[depth] !== right[depth]) return left[depth] - right[depth];
+  }
+  return left.length - right.length;
+}
+
+/** Pairs of [saved, node]: the same id and type first, then by type in the order of ids. Nodes that do not run stay out. */
 export function pairs(saved, nodes) {
-  const free = [...nodes].sort((a, b) => Number(a.id) - Number(b.id));
+  const free = nodes.filter((node) => node.active).sort(byId);
   const found = new Map();
   const take = (entry, match) => {
     const index = free.findIndex(match);
@@ -19,19 +29,33 @@ export function pairs(saved, nodes) {
   return saved.filter((entry) => found.has(entry)).map((entry) => [entry, found.get(entry)]);
 }
 
+/** Whether a widget takes a value: it is of the kind of the present one, and a number that a prompt can hold. */
+export function fits(widget, value) {
+  if (typeof value === "number" && !Number.isFinite(value)) return false;
+  return widget.value === undefined || widget.value === null || typeof widget.value === typeof value;
+}
+
 /**
- * { writes: [{ node, name, value }], without: [saved nodes that found no partner] }.
- * Widgets that are fed by a link are left alone.
+ * { writes: [{ node, name, value }], without, doubtful }: what to write, the saved nodes that found no partner, and
+ * [{ title, name, value }] of values that are of another kind (not written) or not among the choices offered here
+ * (written all the same: the server decides). Widgets that are fed by a link are left alone.
  */
 export function plan(saved, nodes) {
   const matched = pairs(saved, nodes);
   const partners = new Set(matched.map(([entry]) => entry));
-  const writes = matched.flatMap(([entry, node]) =>
-    Object.entries(entry.values)
-      .filter(([name]) => node.widgets.includes(name) && !node.linked.includes(name))
-      .map(([name, value]) => ({ node: node.id, name, value })),
-  );
-  return { writes, without: saved.filter((entry) => !partners.has(entry) && Object.keys(entry.values).length) };
+  const writes = [];
+  const doubtful = [];
+  for (const [entry, node] of matched) {
+    for (const widget of node.widgets) {
+      if (widget.linked || !Object.hasOwn(entry.values, widget.name)) continue;
+      const { name, value } = { name: widget.name, value: entry.values[widget.name] };
+      const fitting = fits(widget, value);
+      if (fitting) writes.push({ node: node.id, name, value });
+      if (!fitting || (widget.options && !widget.options.includes(value))) doubtful.push({ title: node.title, name, value });
+    }
+  }
+  const without = saved.filter((entry) => !partners.has(entry) && Object.keys(entry.values).length);
+  return { writes, without, doubtful };
 }
 
 /** A seed from 0 to 2^32 - 1. `random` gives numbers in [0, 1). */
