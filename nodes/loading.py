@@ -13,11 +13,14 @@ from .widgets import LM, MODEL, ROOT, TEXT, VAE, choice, problem_of, socket, swi
 
 CATEGORY = f"{ROOT}/Load"
 PRECISIONS = ("auto", "bf16", "fp32", "fp16", "file")
+DIT_PRECISIONS = (*PRECISIONS, "int8")
 KINDS = ("auto", "turbo", "sft", "base")
 PRECISION_TIP = (
     "Number format of the weights. auto: bf16 on GPUs that compute it natively, else fp32. "
     "file: as stored. fp16 can turn lyrics into noise."
 )
+INT8_TIP = " int8: the diffusion model's matrices in 8 bits, about half the memory; needs the Python package torchao."
+INT8_ALL_TIP = f"{INT8_TIP} Text encoder and VAE are then loaded as with auto."
 KIND_TIP = "What the checkpoint is. auto reads it from config.json or from the file name."
 DOWNLOAD_TIP = (
     "Fetch models that are not on this machine from their official repositories (several GB, resumable). "
@@ -130,7 +133,7 @@ class LoadModels:
                 "diffusion_model": model_choice("dit"),
                 "text_encoder": model_choice("text"),
                 "vae": model_choice("vae"),
-                "precision": choice(PRECISIONS, PRECISION_TIP),
+                "precision": choice(DIT_PRECISIONS, PRECISION_TIP + INT8_ALL_TIP),
                 "kind": choice(KINDS, KIND_TIP, advanced=True),
                 "download_missing": switch(False, DOWNLOAD_TIP, advanced=True),
             }
@@ -156,8 +159,14 @@ class LoadModels:
     def load(
         self, diffusion_model: str, text_encoder: str, vae: str, precision: str, kind: str, download_missing: bool
     ) -> tuple:
-        autoencoder, vae_report = load_vae(vae, precision, download_missing)
-        encoder, text_report = load_text(text_encoder, precision, download_missing)
+        others = precision
+        if precision == "int8":
+            from ..acestep_core.memory import quantize
+
+            quantize.require()
+            others = "auto"
+        autoencoder, vae_report = load_vae(vae, others, download_missing)
+        encoder, text_report = load_text(text_encoder, others, download_missing)
         model, report = load_dit(diffusion_model, precision, kind, autoencoder, download_missing)
         host.current().say(f"Ready: {model.kind} model, text encoder and VAE ({model.report.dtype}).")
         return model, encoder, autoencoder, report_text(report, text_report, vae_report)
@@ -170,12 +179,13 @@ class _LoadOne:
     FUNCTION = "load"
     COMPONENT = ""
     WIDGET = ""
+    PRECISION: tuple[tuple[str, ...], str] = (PRECISIONS, PRECISION_TIP)
 
     @classmethod
     def _inputs(cls) -> dict[str, Any]:
         return {
             cls.WIDGET: model_choice(cls.COMPONENT),
-            "precision": choice(PRECISIONS, PRECISION_TIP),
+            "precision": choice(*cls.PRECISION),
             "download_missing": switch(False, DOWNLOAD_TIP, advanced=True),
         }
 
@@ -192,6 +202,7 @@ class LoadDiffusionModel(_LoadOne):
     DESCRIPTION = "Loads an ACE-Step 1.5 diffusion model: turbo, sft or base, 2B or XL."
     SEARCH_ALIASES = ["ace step", "dit", "unet"]
     COMPONENT, WIDGET = "dit", "diffusion_model"
+    PRECISION = (DIT_PRECISIONS, PRECISION_TIP + INT8_TIP)
     RETURN_TYPES = (MODEL, "STRING")
     RETURN_NAMES = ("model", "report")
     OUTPUT_TOOLTIPS = ("Diffusion model", REPORT_TIP)

@@ -5,7 +5,7 @@
 >>> print(model.report.text())
 
 Peak memory is the size of the loaded weights: where the precision of the file is kept, the weights are
-the mapped file itself.
+the mapped file itself, and where the decoder is wanted in INT8 each matrix is quantized before the next is read.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from .. import tokenizer as tokenizers
 from ..host import Host, current
+from ..memory import quantize
 from ..models.acestep import AceStepModel
 from ..models.config import ModelConfig
 from ..models.oobleck import OobleckConfig, OobleckVAE
@@ -51,6 +52,8 @@ from .weights import DTYPES, Weights, open_weights
 OPTIONAL_PARTS = ("tokenizer", "detokenizer")
 """Parts that early diffusers folders lack."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+INT8 = "int8"
+"""Of the diffusion model alone: the decoder's matrices in 8 bits, the rest and the activations as with ``auto``."""
 _LAYER = re.compile(r"(.*\blayers\.)\d+\.")
 
 
@@ -58,10 +61,14 @@ def resolve_dtype(wanted: str | torch.dtype | None, component: str, host: Host) 
     """``auto`` → what suits the device; ``file`` or None → None; a name or dtype → itself."""
     if isinstance(wanted, torch.dtype) or wanted in (None, "file"):
         return wanted if isinstance(wanted, torch.dtype) else None
-    if wanted == "auto":
+    if wanted == "auto" or (wanted == INT8 and component == "dit"):
         return host.dtype(component)
     if wanted not in PRECISIONS:
-        raise ValueError(f"Unknown precision {wanted!r}: choose auto, file, {', '.join(PRECISIONS)}.")
+        allowed = ", ".join(("auto", "file", *PRECISIONS, *((INT8,) if component == "dit" else ())))
+        problem = (
+            "Only the diffusion model can be loaded as int8" if wanted == INT8 else f"Unknown precision {wanted!r}"
+        )
+        raise ValueError(f"{problem}: choose {allowed}.")
     return PRECISIONS[wanted]
 
 
@@ -77,15 +84,19 @@ def load_diffusion_model(
     Args:
         path: weight file, shard index, original folder, or diffusers folder (its root or its transformer file).
         kind: turbo, sft, base, or auto: told from config.json, else from the file or folder name.
-        dtype: auto, fp32, bf16, fp16, a torch dtype, or file (None) for what most of the file is stored as.
+        dtype: auto, fp32, bf16, fp16, a torch dtype, file (None) for what most of the file is stored as, or
+            :data:`INT8`, which needs torchao.
 
     The handle's ``silence`` is None where the layout carries none (ComfyUI files): see
     :func:`codec.with_silence`.
 
     Raises:
         CheckpointError: what is wrong with the file, and which keys.
+        ValueError: an unknown kind or precision, or INT8 without torchao.
     """
     host = host or current()
+    if dtype == INT8:
+        quantize.require()
     if kind not in ("auto", *KINDS):
         raise ValueError(f"Unknown kind {kind!r}: choose auto, {', '.join(KINDS)}.")
     target, path = resolve_dtype(dtype, "dit", host), Path(path)
@@ -107,7 +118,8 @@ def load_diffusion_model(
         notes = [note] if note and kind == "auto" else []
         if absent:
             notes.append("No audio tokenizer in this folder: codes and quantized covers are not available.")
-        report = _fill(module, weights, plan, "dit", target, host)
+        quantized = quantize.int8_weights(module) if dtype == INT8 else frozenset()
+        report = _fill(module, weights, plan, "dit", target, host, quantized)
         kind = told if kind == "auto" else kind
         report = replace(report, kind=kind, missing=absent, notes=(*notes, *report.notes))
     return DiffusionModel(module, kind, silence, report)
@@ -238,9 +250,18 @@ def _drop_absent_parts(module: AceStepModel, plan: Plan) -> tuple[str, ...]:
 
 
 def _fill(
-    module: nn.Module, weights: Weights, plan: Plan, component: str, dtype: torch.dtype | None, host: Host
+    module: nn.Module,
+    weights: Weights,
+    plan: Plan,
+    component: str,
+    dtype: torch.dtype | None,
+    host: Host,
+    quantized: frozenset[str] = frozenset(),
 ) -> LoadReport:
-    """Check names, shapes and dtypes of everything, then put the tensors in place one by one."""
+    """Check names, shapes and dtypes of everything, then put the tensors in place one by one.
+
+    The ``quantized`` are turned into INT8 as soon as they are in place.
+    """
     parameters = dict(module.named_parameters())
     unexpected = sorted(set(plan.sources) - set(parameters) - {SILENCE})
     _check(parameters, unexpected, weights, plan)
@@ -256,6 +277,8 @@ def _fill(
     bar = host.progress(len(parameters), f"loading {weights.path.name}", "tensor")
     for done, (ours, parameter) in enumerate(parameters.items(), start=1):
         place(module, ours, _make(weights, plan.sources[ours], parameter.shape, dtype))
+        if ours in quantized:
+            quantize.quantize_linear(module.get_submodule(ours.rpartition(".")[0]))
         if done % 32 == 0 or done == len(parameters):
             bar.update(done)
     module.eval().requires_grad_(False)
@@ -265,11 +288,15 @@ def _fill(
         layout=plan.layout,
         kind="",
         file_dtype=file_dtype,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=f"{INT8} ({name_of(dtype)})" if quantized else name_of(dtype),
         loaded=len(parameters),
         unexpected=tuple(unexpected),
         notes=tuple(notes),
     )
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _check(parameters: Mapping[str, Tensor], unexpected: Iterable[str], weights: Weights, plan: Plan) -> None:

@@ -15,7 +15,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,10 +125,16 @@ def found(run: Path) -> list[Path]:
     return sorted(folders, key=lambda path: int(path.name[5:]), reverse=True)
 
 
-def clean(run: Path) -> None:
-    """Take away what an interrupted write left behind."""
-    for path in (run / FOLDER).glob(f"{TEMPORARY}step_*"):
-        shutil.rmtree(path, ignore_errors=True)
+def clean(run: Path, names: Iterable[str] = ()) -> None:
+    """Take away what an interrupted write left behind, of checkpoints and of ``names`` in the folder of the run."""
+    left = list((run / FOLDER).glob(f"{TEMPORARY}*step_*"))
+    for name in (LAST, *names):
+        left += run.glob(f"{TEMPORARY}{name}.*")
+    for path in left:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def newest(run: Path, config: ModelConfig, say: Callable[[str], None]) -> Checkpoint | None:

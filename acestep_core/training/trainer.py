@@ -237,7 +237,7 @@ class _Run:
         on_epoch: Callable[[int, Callable[[], Adapter]], None] | None,
     ) -> TrainResult:
         self.folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.clean(self.folder)
+        checkpoint.clean(self.folder, (RUN, LOSSES, FINAL))
         checkpoint.replace_text(self.folder / RUN, json.dumps(self._described(), indent=1, sort_keys=True) + "\n")
         self.log = LossLog(self.folder / LOSSES, self.step)
         if self.step and not self.log.points:

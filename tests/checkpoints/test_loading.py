@@ -246,8 +246,8 @@ def test_precisions(tmp_path):
         assert {p.dtype for p in model.module.parameters()} == {dtype} and model.report.file_dtype == "BF16"
         assert model.report.dtype == str(dtype).removeprefix("torch.")
         assert all(torch.equal(p, family().dit.tensors[name].to(dtype)) for name, p in model.module.named_parameters())
-    with pytest.raises(ValueError, match="Unknown precision 'int8'"):
-        loading.load_diffusion_model("nowhere", dtype="int8")
+    with pytest.raises(ValueError, match="Unknown precision 'int4'"):
+        loading.load_diffusion_model("nowhere", dtype="int4")
 
 
 def test_a_file_of_mixed_precision_is_kept_in_the_one_it_mostly_has(tmp_path):

@@ -24,7 +24,15 @@ from acestep_graph.acestep_core.training.settings import TrainSettings
 from tests import models
 
 SETTINGS = TrainSettings(
-    rank=4, alpha=8, learning_rate=1e-3, epochs=5, accumulation=2, warmup_steps=3, save_every=1, save_minutes=0
+    rank=4,
+    alpha=8,
+    learning_rate=1e-3,
+    epochs=5,
+    accumulation=2,
+    warmup_steps=3,
+    save_every=1,
+    save_minutes=0,
+    gradient_checkpointing=False,
 )
 LENGTHS = ((22, 9, 1), (19, 12, 2), (22, 9, 1), (30, 7, 1))
 """Frames, tokens and repeats: five passes an epoch, so that the last step of each is of one pass."""
@@ -40,6 +48,18 @@ def items(lengths=LENGTHS, width=32, dtype=torch.float32, seed=0):
         TrainItem(f"song {index}", some(frames, 64), some(tokens, width), repeat=repeat, about={"bpm": 90 + index})
         for index, (frames, tokens, repeat) in enumerate(lengths)
     )
+
+
+def tunes():
+    """Four items whose latents, one pair of frames again and again, are such as the tiny decoder can answer with."""
+    draws = torch.Generator().manual_seed(5)
+    weight = models.diffusion().module.decoder.proj_out[1].weight.detach()
+
+    def tune():
+        return torch.einsum("h,hcp->pc", 2 * torch.randn(weight.shape[0], generator=draws), weight).repeat(8, 1)
+
+    conditions = torch.randn(4, 6, 32, generator=draws)
+    return tuple(TrainItem(f"tune {index}", tune(), some) for index, some in enumerate(conditions))
 
 
 def run(folder, settings=SETTINGS, host=None, data=None, model=None, **more):

@@ -24,7 +24,7 @@ from acestep_graph.acestep_core.training.trainer import TrainError
 from tests import models
 from tests.pack import ROOT
 
-from .making import SETTINGS, Events, items, outcome, run
+from .making import SETTINGS, Events, items, outcome, run, tunes
 
 STEPS = 15
 
@@ -128,13 +128,11 @@ def test_a_batch_of_different_shapes_learns_what_its_items_learn_alone(tmp_path,
 
 @pytest.mark.parametrize("method", ["lora", "dora"])
 def test_four_items_are_learned_by_heart(tmp_path, method):
-    settings = changed(
-        method=method, rank=16, alpha=32, dropout=0.0, condition_dropout=0.0, mlp=True, epochs=60, learning_rate=5e-3
-    )
-    settings = dataclasses.replace(settings, accumulation=1, save_every=1000, weight_decay=0.0)
-    points = run(tmp_path / "jazz", settings, data=items(((16, 6, 1),) * 4)).points
+    settings = changed(method=method, rank=16, alpha=32, dropout=0.0, condition_dropout=0.0, learning_rate=5e-3)
+    settings = dataclasses.replace(settings, mlp=True, accumulation=1, epochs=40, save_every=1000, weight_decay=0.0)
+    points = run(tmp_path / "jazz", settings, data=tunes()).points
     first, last = (sum(point.loss for point in part) / 12 for part in (points[:12], points[-12:]))
-    assert last < 0.6 * first
+    assert last < 0.55 * first, "0.8 is the noise that 32 channels cannot answer"
 
 
 @pytest.mark.parametrize("timesteps", ["discrete", "continuous"])
@@ -213,7 +211,7 @@ def killed_and_resumed(folder, at, whole):
     begun = goes_on[0] if goes_on else STEPS if logged == STEPS else 0
     assert logged - begun <= 3, "more than one save interval was repeated"
     assert outcome(folder) == whole[0]
-    assert not [path for path in (folder / "checkpoints").iterdir() if path.name.startswith(".")]
+    assert not [path for path in folder.rglob("*") if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("share", [0.15, 0.5, 0.9])
@@ -275,16 +273,16 @@ def test_an_error_keeps_what_was_trained(tmp_path, whole, at):
     assert outcome(tmp_path / "jazz") == whole[0]
 
 
-def test_out_of_memory_keeps_what_was_trained_and_says_what_to_do(tmp_path, whole):
+def test_out_of_memory_keeps_what_was_trained_and_says_what_to_do(tmp_path):
     def fail():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     with pytest.raises(
         OutOfMemory, match=r"step 6\. The checkpoint of step 5 is kept\. Turn gradient checkpointing on"
     ):
-        run(tmp_path / "jazz", changed(gradient_checkpointing=False), host=Counter(tmp_path, 15, fail))
-    run(tmp_path / "jazz", changed(gradient_checkpointing=False))
-    assert [len(read_points(tmp_path / "jazz" / "loss.csv")), len(whole[0])] == [STEPS, 3]
+        run(tmp_path / "jazz", host=Counter(tmp_path, 15, fail))
+    result = run(tmp_path / "jazz", changed(gradient_checkpointing=True))
+    assert f"Training goes on after step 5 of {STEPS}." in result.notes and len(result.points) == STEPS
 
 
 def test_an_error_inside_the_optimizer_leaves_no_checkpoint_of_half_a_step(tmp_path, whole, monkeypatch):
