@@ -7,7 +7,7 @@ from typing import Any
 
 from ..acestep_core import host, saved_files
 from .restoring import planner_fields
-from .sound import FORMATS, HIDDEN, QUALITIES
+from .sound import HIDDEN, file_widgets
 from .widgets import (
     AUDIO,
     CODES,
@@ -23,7 +23,6 @@ from .widgets import (
     number,
     socket,
     switch,
-    text,
     whole,
 )
 
@@ -155,17 +154,12 @@ class SaveResult:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict:
-        prefix = "Folder and beginning of the file name. %date tokens% work as in ComfyUI's own save nodes."
         latents = "Also keep the latents, so that it can be repainted or extended without passing the VAE again."
         return {
             "required": {
                 "audio": socket(AUDIO, "The decoded sound, one variation after the other."),
                 "result": socket(RESULT, "The result the sound was decoded from."),
-                "filename_prefix": text(prefix, "audio/ACE-Step"),
-                "format": choice(
-                    FORMATS, "flac: lossless. mp3, opus: small. wav: 16 bit, wav32: 32-bit float; both plain.", "mp3"
-                ),
-                "quality": choice(QUALITIES, "Bit rate of mp3 and opus; the other formats ignore it."),
+                **file_widgets("mp3"),
                 "normalize": switch(
                     True, "Bring the loudest moment to peak_db. Off: only lowered where it would clip."
                 ),

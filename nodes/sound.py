@@ -70,6 +70,17 @@ class VAEEncode:
 HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 
 
+def file_widgets(format: str = FORMATS[0]) -> dict[str, Any]:
+    """Where a sound is written, and how."""
+    prefix = "Folder and beginning of the file name. %date tokens% work as in ComfyUI's own save nodes."
+    formats = "flac: lossless. mp3, opus: small. wav: 16 bit, wav32: 32-bit float; both plain."
+    return {
+        "filename_prefix": text(prefix, "audio/ACE-Step"),
+        "format": choice(FORMATS, formats, format),
+        "quality": choice(QUALITIES, "Bit rate of mp3 and opus; the other formats ignore it."),
+    }
+
+
 class SaveAudio:
     CATEGORY = CATEGORY
     DESCRIPTION = (
@@ -83,16 +94,8 @@ class SaveAudio:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict:
-        prefix = "Folder and beginning of the file name. %date tokens% work as in ComfyUI's own save nodes."
         return {
-            "required": {
-                "audio": socket(AUDIO, "Sound to save."),
-                "filename_prefix": text(prefix, "audio/ACE-Step"),
-                "format": choice(
-                    FORMATS, "flac: lossless. mp3, opus: small. wav: 16 bit, wav32: 32-bit float; both plain."
-                ),
-                "quality": choice(QUALITIES, "Bit rate of mp3 and opus; the other formats ignore it."),
-            },
+            "required": {"audio": socket(AUDIO, "Sound to save."), **file_widgets()},
             "hidden": HIDDEN,
         }
 

@@ -498,7 +498,8 @@ def transcribe() -> Canvas:
     return canvas
 
 
-WORKFLOWS = (simple, custom, think, best_of, lora, transcribe, remix, repaint, extend, extract, all_stems, lego, complete)
+PLANNED = (simple, think, best_of, transcribe)
+WORKFLOWS = (*PLANNED, custom, lora, remix, repaint, extend, extract, all_stems, lego, complete)
 
 
 def build() -> dict[str, str]:
