@@ -58,7 +58,8 @@ def main(arguments: list[str]) -> int:
         print("\nStopped. The next run goes on from here.", file=sys.stderr)
         return 130
     if command == "test":
-        return run([str(PYTHON), "-m", "pytest", *rest], ROOT)
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side, one process a core
+        return run([str(PYTHON), "-m", "pytest", "-n", "auto", *rest], ROOT)
     return run([str(SCRIPTS / "acestep-graph"), "demo", *rest], Path.cwd())
 
 
