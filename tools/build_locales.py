@@ -40,7 +40,7 @@ WIRES = {
     "ACESTEP_GUIDANCE_SETTINGS": "guidance settings",
     "ACESTEP_PLANNER_SETTINGS": "planner settings",
 }
-SPELLING = {word.lower(): word for word in "BPM CFG EMA FX GB LM LRC VAE VTT dB".split()}
+SPELLING = {word.lower(): word for word in "BPM CFG EMA FX GB LM LRC LoRA VAE VTT dB".split()}
 OWN = "ACESTEP_"
 
 
