@@ -23,7 +23,8 @@ PRECISIONS = (torch.float32, torch.bfloat16)
 
 LEAST_SCALE = torch.finfo(torch.float32).eps
 """Of rows that are zero, or as good as."""
-VALUES_AT_ONCE = 1 << 20
+VALUES_AT_ONCE = 1 << 18
+"""Few: allocators keep a gap for each large buffer that was there for a moment beside a weight that stays."""
 
 
 def require() -> None:
@@ -78,9 +79,12 @@ def integers(weight: Tensor) -> tuple[Tensor, Tensor]:
     values = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
     scale = torch.empty(len(weight), 1, dtype=torch.float32, device=weight.device)
     rows = max(1, VALUES_AT_ONCE // weight.shape[1])
+    scratch = torch.empty(min(rows, len(weight)), weight.shape[1], dtype=torch.float32, device=weight.device)
     for some, whole, factor in zip(values.split(rows), weight.split(rows), scale.split(rows), strict=True):
-        factor.copy_((whole.abs().amax(1, keepdim=True) / 127.5).clamp_(min=LEAST_SCALE))
-        some.copy_((whole.float() * (1 / factor)).round_().clamp_(-128, 127))
+        largest = torch.linalg.vector_norm(whole, torch.inf, dim=1, keepdim=True)
+        factor.copy_((largest / 127.5).clamp_(min=LEAST_SCALE))
+        exact = torch.mul(whole, 1 / factor, out=scratch[: len(whole)])
+        some.copy_(exact.round_().clamp_(-128, 127))
     return values, scale
 
 

@@ -220,7 +220,7 @@ def test_killed_at_a_random_moment(tmp_path, whole, share):
     killed_and_resumed(tmp_path / "jazz", at, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("moment", range(20))
 def test_killed_at_twenty_random_moments(tmp_path, whole, moment):
     killed_and_resumed(tmp_path / "jazz", random.Random(moment).randrange(1, whole[1] + 1), whole)
