@@ -18,8 +18,19 @@ if not os.environ.get("COMFYUI_PATH"):
 
 import torch
 
-from tests.canvas.server import ROOT, ComfyServer
-from tests.canvas.test_workflows import RENDERERS, browse, demo_models, needs_browser, pictures  # noqa: F401
+from tests.canvas.server import ROOT, Client, ComfyServer
+from tests.canvas.test_workflows import (  # noqa: F401
+    RENDERERS,
+    SHORT,
+    browse,
+    demo_models,
+    essence,
+    needs_browser,
+    pictures,
+    read,
+    to_api,
+    with_seconds,
+)
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow]
 each_renderer = pytest.mark.parametrize("renderer", RENDERERS)
@@ -358,3 +369,24 @@ def test_it_speaks_the_language(server: ComfyServer, pictures: Path, renderer: s
     found = script.run(server, renderer=renderer, locale=language)
     assert found["use"] == texts["panel.use"]
     assert found["node"] == names["ACEStepSaveResult"]["display_name"]
+
+
+@needs_browser
+def test_every_format_with_room_for_it_brings_the_workflow_back(server: ComfyServer) -> None:
+    """Dropped on an empty canvas, a saved file opens the workflow that made it."""
+    workflow_file = read(ROOT / "workflows" / "custom.json")
+    prompts, steps = {}, []
+    with Client(server.url) as client:
+        for format in ("flac", "mp3", "opus"):
+            prompt = with_seconds(to_api(workflow_file), SHORT)
+            save = next(node for node in prompt.values() if node["class_type"] == "ACEStepSaveResult")
+            save["inputs"] |= {"format": format, "filename_prefix": f"dropped/{format}"}
+            run = client.run(prompt, workflow_file, 300)
+            assert run.ended == "execution_success", run.error
+            prompts[format] = prompt
+            steps += ["clear", f"drop={saved(server, f'.{format}')[0]}"]
+    seen = browse(server, *steps)
+    dropped = [step for step in seen["steps"] if step["do"] == "drop"]
+    assert [step.get("error") for step in dropped] == [None] * 3
+    for step in dropped:
+        assert essence(step["output"]) == essence(to_api(workflow_file))
