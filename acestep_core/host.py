@@ -190,14 +190,18 @@ class Host:
         looked = simulated()
         return looked if looked is not None else self._total_bytes() / GIB
 
-    def free_gb(self) -> float:
-        """GB of the card that are free or kept only by the allocator; all of the machine's where there is no card."""
+    def free_gb(self, keep: torch.nn.Module | None = None) -> float:
+        """GB of the card that are free or can be made so while ``keep`` stays; the machine's where there is no card."""
         from .memory.tiers import GIB, simulated
 
-        total, free, looked = self._total_bytes(), self._free_bytes(), simulated()
+        total, free, looked = self._total_bytes(), self._free_bytes() + self._evictable_bytes(keep), simulated()
         if looked is not None:
             free = min(free, max(0.5, looked - 0.5) * GIB - (total - free if total else 0))
         return max(0.0, free / GIB)
+
+    def _evictable_bytes(self, keep: torch.nn.Module | None) -> int:
+        """Of other models that would leave the card if its memory were asked for."""
+        return 0
 
     def _total_bytes(self) -> int:
         import torch

@@ -124,6 +124,13 @@ class ComfyHost(engine.Host):
 
         return int(management.get_free_memory(self.device("dit")))
 
+    def _evictable_bytes(self, keep: Any) -> int:
+        import comfy.model_management as management
+
+        patchers = [loaded.model for loaded in management.current_loaded_models if loaded.model is not None]
+        here = self.device("dit")
+        return sum(int(p.loaded_size()) for p in patchers if p.model is not keep and p.load_device == here)
+
     # -- files
 
     def model_roots(self, kind: str) -> list[Path]:

@@ -170,12 +170,14 @@ def _rows_that_fit(
     count = len(conditioning.items)
     if host.device("dit").type == "cpu":
         return 1, ""
+    host.prepare(model.module, "dit", bytes_wanted(model))
+    free = host.free_gb(model.module)
     kind = ("XL " if model.config.separate_encoder else "") + ("base" if settings.guidance_scale > 1 else "turbo")
     tier = tier_of(host.memory_gb())
-    rows = rows_that_fit(count, conditioning.seconds, host.free_gb(), kind=kind, tier=tier, offload=tier.offload)
+    rows = rows_that_fit(count, conditioning.seconds, free, kind=kind, tier=tier, offload=tier.offload)
     if rows == count:
         return rows, ""
-    note = f"{count} variations do not fit side by side into {host.free_gb():.1f} GB: {rows} at a time are made."
+    note = f"{count} variations do not fit side by side into {free:.1f} GB: {rows} at a time are made."
     host.say(note)
     return rows, note
 

@@ -141,3 +141,34 @@ def test_a_simulated_card(monkeypatch):
     assert Card(80).memory_gb() == 6 and Card(80).free_gb() <= 5.5
     monkeypatch.delenv("MAX_CUDA_VRAM")
     assert Card(80).memory_gb() == 80 and Host(device="cpu").memory_gb() == 0 and Host(device="cpu").free_gb() > 0
+
+
+@pytest.mark.parametrize("gb, groups", ((3.0, [3, 1]), (2.5, [2, 2]), (1.0, [1, 1, 1, 1]), (24.0, [4])))
+def test_as_many_run_side_by_side_as_fit(monkeypatch, gb, groups):
+    """On a card; the music is the same, and it is said where they are made in parts."""
+    made, seen, real = results.made(4, 9), [], loop.run
+
+    class Small(Host):
+        def device(self, component):
+            return torch.device("meta" if self.asked else "cpu")
+
+        asked = True
+
+        def memory_gb(self):
+            return 80.0
+
+        def free_gb(self, keep=None):
+            return gb
+
+        def prepare(self, module, component, activation_bytes=0):
+            self.asked = False
+            return torch.device("cpu")
+
+    def run(decoder, null, task, *args, **given):
+        seen.append(task.noise.shape[0])
+        return real(decoder, null, task, *args, **given)
+
+    monkeypatch.setattr(loop, "run", run)
+    again = sample(results.named_heads(), made.conditioning, None, 9, host=Small())
+    assert seen == groups and torch.allclose(again.latents, made.made.latents, atol=1e-5)
+    assert any("side by side" in note for note in again.notes) == (len(groups) > 1)
