@@ -96,17 +96,19 @@ def decode(
                 audio[item, :, a * hop : b * hop] = piece[0, :, (a - lo) * hop : (b - lo) * hop]
                 done += 1
                 bar.update(done)
-            item += 1
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             if device.type == "cpu" and size <= CHUNK_RANGE[0]:
                 raise advice("decoding") from error
-            source = piece = None
-            host.make_room()
-            device, size = _smaller(vae, device, size, host)
-            pieces, done = list(windows(latents.shape[1], size, overlap)), 0
-            bar = host.progress(len(pieces) * (latents.shape[0] - item), "decoding", "window")
+        else:
+            item += 1
+            continue
+        source = piece = None
+        host.make_room()  # only here, when the error no longer holds what was being computed
+        device, size = _smaller(vae, device, size, host)
+        pieces, done = list(windows(latents.shape[1], size, overlap)), 0
+        bar = host.progress(len(pieces) * (latents.shape[0] - item), "decoding", "window")
     return audio
 
 

@@ -154,10 +154,10 @@ class Host:
     def prepare(self, module: torch.nn.Module, component: str, activation_bytes: int = 0) -> torch.device:
         """Bring ``module`` to its device, with room for ``activation_bytes``, and name the device.
 
-        On a small card every other module of this host leaves it first.
+        On a small card every other module of this host leaves it first; not where it shares the machine's memory.
         """
         device = self.device(component)
-        if device.type != "cpu":
+        if device.type not in ("cpu", "mps"):
             if self._offloads():
                 self._send_home(keep=module)
             self._resident = [ref for ref in self._resident if ref() not in (None, module)] + [weakref.ref(module)]

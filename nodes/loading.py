@@ -253,7 +253,7 @@ class LoadVAE(_LoadOne):
 
 
 AUTO_PLANNER = "auto"
-AUTO_TIP = " auto: the largest that the memory of this card has room for."
+AUTO_TIP = " auto: the one that suits the memory of this card."
 
 
 class LoadLanguageModel(_LoadOne):

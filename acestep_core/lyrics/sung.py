@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..tokenizer import Tokenizer
@@ -61,9 +60,3 @@ def measure(attention: Tensor, sung: np.ndarray) -> Measures:
     confidence = float(strong[path.tokens, path.frames].mean())
     value = min(1.0, max(0.0, coverage**2 * monotonicity**2 * confidence))
     return Measures(coverage, monotonicity, confidence, round(value, 4))
-
-
-def measure_both(noisy: Tensor, finished: Tensor, sung: np.ndarray) -> tuple[Measures, Measures]:
-    """:func:`measure` of the attention to pure noise and of that to the finished piece."""
-    with torch.inference_mode():
-        return measure(noisy, sung), measure(finished, sung)

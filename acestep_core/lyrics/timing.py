@@ -16,14 +16,12 @@ from torch import Tensor
 
 from ..checkpoints.handles import DiffusionModel
 from ..host import Host, current
-from ..sampling.conditioning import Conditioning
+from ..sampling.conditioning import FRAME_RATE, Conditioning
 from ..sampling.sampler import Sampled
 from . import alignment
 from .attention import Heard, heard_lyrics, lyric_attention, require_heads
 from .lines import Line, make_lines
 from .sung import Measures, measure, sung_tokens
-
-FRAME_RATE = 25
 
 
 @dataclass(frozen=True)

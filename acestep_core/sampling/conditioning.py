@@ -17,6 +17,7 @@ from .loop import Conditions
 
 SAMPLE_RATE = 48000
 SAMPLES_PER_FRAME = 1920
+FRAME_RATE = SAMPLE_RATE // SAMPLES_PER_FRAME
 MIN_FRAMES = 128
 """Shortest sequence the model is run on; shorter pieces are completed with silence and cut afterwards."""
 

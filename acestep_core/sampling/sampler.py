@@ -17,10 +17,9 @@ from ..memory.estimate import rows_that_fit
 from ..memory.recovery import advice, is_out_of_memory
 from ..memory.tiers import tier_of
 from . import loop, noise, schedules
-from .conditioning import Conditioning, Item
+from .conditioning import FRAME_RATE, Conditioning, Item
 from .settings import SamplerSettings, parse_seeds, resolve
 
-FRAME_RATE = 25
 BYTES_PER_TOKEN = 160_000
 """Working memory of one position of one row in bfloat16."""
 
@@ -126,7 +125,8 @@ def sample(
     device = host.prepare(model.module, "dit", activations + bytes_wanted(model))
 
     steps = len(schedules.start_from(levels, conditioning.items[0].noise_strength)) - 1
-    bar, started = host.progress(steps * len(groups), "sampling"), time.perf_counter()
+    turns = len(groups)
+    bar, started = host.progress(steps * turns, "sampling"), time.perf_counter()
     made: dict[int, Tensor] = {}
     done = 0
     while groups:
@@ -155,8 +155,7 @@ def sample(
         device, done = host.prepare(model.module, "dit", activations // 2), 0
         bar = host.progress(steps * len(groups), "sampling")
     taken = time.perf_counter() - started
-    count = -(-len(seeds) // rows)
-    times = {"dit_diffusion_time_cost": taken, "dit_diffusion_per_step_time_cost": taken / (steps * count)}
+    times = {"dit_diffusion_time_cost": taken, "dit_diffusion_per_step_time_cost": taken / (steps * turns)}
     rows_made = [made[i] for i in range(len(seeds))]
     latents = torch.nn.utils.rnn.pad_sequence(rows_made, batch_first=True)
     lengths, frames = (len(row) for row in rows_made), (item.frames for item in conditioning.items)
