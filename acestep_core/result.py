@@ -19,7 +19,7 @@ from .lora import apply as adapters
 from .lyrics.timing import LyricScore, Timing
 from .sampling.conditioning import Conditioning, Splice
 from .sampling.sampler import Sampled
-from .tasks.codes import Codes, parse_codes
+from .tasks.codes import ITEM_BREAK, Codes, parse_item
 from .tasks.source import Source, encode_source
 
 VERSION = "0.1.0"
@@ -89,9 +89,9 @@ def _weights(component: str, files: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def codes_of(result: Result) -> Codes:
-    """Codes that a result was made from, one list an item; none where there were none."""
+    """Codes that a result was made from, one list an item, empty for an item without; none where there were none."""
     text = result.record.get("audio_codes")
-    return parse_codes(text) if text else Codes(())
+    return Codes(tuple(map(parse_item, text.split(ITEM_BREAK)))) if text else Codes(())
 
 
 def times_text(record: Mapping[str, Any]) -> str:

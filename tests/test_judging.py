@@ -145,6 +145,13 @@ def test_the_best_come_first_and_bring_everything_of_theirs():
     assert judging.pick_best(whole, keep=8)[0].made.seeds[0] == whole.made.seeds[1]
 
 
+def test_pieces_without_codes_stay_in_their_place():
+    whole = judged_with(0.2, 0.9, 0.5)
+    record = {**whole.record, "audio_codes": Codes(((1, 2), (), (3,))).text()}
+    kept, _ = judging.pick_best(replace(whole, record=record), keep=3)
+    assert codes_of(kept).items == ((), (3,), (1, 2))
+
+
 def test_equal_scores_keep_their_order():
     assert judging.pick_best(judged_with(0.5, 0.5, 0.5), 2)[0].made.seeds == results.made(3, 3).made.seeds[:2]
 

@@ -15,6 +15,7 @@ from .reference import silence_of
 
 CODE_RATE = 5
 LARGEST_CODE = 63999
+ITEM_BREAK = "\n\n"
 CODE_TOKEN = re.compile(r"<\|audio_code_(\d+)\|>")
 _ITEM = re.compile(r"\n\s*\n|\n-{3,}\n")
 
@@ -37,7 +38,7 @@ class Codes:
 
     def text(self) -> str:
         """As ``<|audio_code_N|>`` tokens, items separated by an empty line."""
-        return "\n\n".join("".join(f"<|audio_code_{code}|>" for code in item) for item in self.items)
+        return ITEM_BREAK.join("".join(f"<|audio_code_{code}|>" for code in item) for item in self.items)
 
 
 def seconds_of(codes: Sequence[int]) -> float:
