@@ -14,9 +14,9 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,8 @@ log = logging.getLogger("acestep")
 MODEL_FOLDERS = ("acestep", "diffusion_models", "text_encoders", "vae", "checkpoints", "loras")
 """Kinds of model folder. ``acestep`` holds the original folders (``acestep-v15-turbo`` and so on); the
 others are ComfyUI's standard ones."""
+OLD_FOLDERS = {"diffusion_models": "unet", "text_encoders": "clip"}
+"""Former names of ComfyUI's folders, searched too."""
 
 WEIGHT_SUFFIXES = (
     *(".safetensors", ".sft", ".bin", ".pt", ".ckpt", ".gguf"),
@@ -81,6 +83,8 @@ class Host:
         input, output, temp: folders for audio in and out.
         device: ``"auto"`` (CUDA, MPS, XPU, CPU in this order), or a torch device name.
         offload: keep models that are not at work in main memory; None decides by the size of the card.
+        stream: keep the layers of the diffusion model in main memory and bring each for its turn; None does so with
+            as many as do not fit on the card.
         on_progress: called with (done, total, text).
         should_stop: called between steps; true stops the work with :class:`Cancelled`.
     """
@@ -97,12 +101,13 @@ class Host:
         on_progress: Callable[[int, int, str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         offload: bool | None = None,
+        stream: bool | None = None,
     ):
         self.models, self.input, self.output = Path(models), Path(input), Path(output)
         self.temp = Path(temp) if temp else self.output / "temp"
         self._device, self._on_progress, self._should_stop = device, on_progress, should_stop
         self.notes: list[str] = []
-        self.offload = offload
+        self.offload, self.stream = offload, stream
         self._resident: list[weakref.ref] = []
 
     # -- progress, messages, cancelling
@@ -117,6 +122,13 @@ class Host:
     def check_cancelled(self) -> None:
         if self._should_stop and self._should_stop():
             raise Cancelled("Stopped by the user.")
+
+    def is_cancel(self, error: BaseException) -> bool:
+        """Whether ``error`` is what :meth:`check_cancelled` raises."""
+        return isinstance(error, Cancelled)
+
+    def send(self, event: str, values: Mapping[str, Any]) -> None:
+        """Tell whoever shows the work, such as a page, what is new. Here nobody listens."""
 
     def say(self, text: str) -> None:
         """Tell the user something they did not ask for but must know (a value clamped, a fallback taken)."""
@@ -155,14 +167,32 @@ class Host:
         """Bring ``module`` to its device, with room for ``activation_bytes``, and name the device.
 
         On a small card every other module of this host leaves it first; not where it shares the machine's memory.
+        Layers of a diffusion model that does not fit all the same stay in main memory until their turn.
         """
         device = self.device(component)
-        if device.type not in ("cpu", "mps"):
-            if self._offloads():
-                self._send_home(keep=module)
-            self._resident = [ref for ref in self._resident if ref() not in (None, module)] + [weakref.ref(module)]
-        module.to(device)
+        if device.type in ("cpu", "mps"):
+            _settled(module).to(device)
+            return device
+        if self._offloads():
+            self._send_home(keep=module)
+        self._resident = [ref for ref in self._resident if ref() not in (None, module)] + [weakref.ref(module)]
+        if component == "dit" and self.stream is not False:
+            from .memory import streaming
+
+            streaming.arrange(module, device, self._room(module, device, activation_bytes))
+        else:
+            _settled(module).to(device)
         return device
+
+    def _room(self, module: torch.nn.Module, device: torch.device, activation_bytes: int) -> int:
+        """Bytes that the weights of ``module`` may take beside its working memory."""
+        from .memory import streaming
+        from .memory.tiers import GIB
+
+        if self.stream:
+            return 0
+        free = int(self.free_gb(keep=module) * GIB) + streaming.bytes_on(module, device)
+        return free - activation_bytes - streaming.MARGIN_BYTES
 
     def make_room(self) -> None:
         """Send every module of this host back to main memory."""
@@ -175,7 +205,7 @@ class Host:
         for ref in self._resident:
             module = ref()
             if module is not None and module is not keep:
-                module.to("cpu")
+                _settled(module).to("cpu")
         self._resident = [ref for ref in self._resident if keep is not None and ref() is keep]
 
     def _offloads(self) -> bool:
@@ -227,7 +257,7 @@ class Host:
 
     def model_roots(self, kind: str) -> list[Path]:
         """Folders searched for one of :data:`MODEL_FOLDERS`; the first is where downloads go."""
-        roots = [self.models / kind]
+        roots = [self.models / name for name in (kind, OLD_FOLDERS.get(kind)) if name]
         return [*roots, self.models] if kind == "acestep" else roots
 
     def list_models(self, kind: str) -> list[str]:
@@ -238,7 +268,7 @@ class Host:
                 depth = len(Path(folder).relative_to(root).parts)
                 folders[:] = sorted(f for f in folders if not f.startswith(".")) if depth < 3 else []
                 if kind == "acestep" and root == self.models and depth == 0:
-                    folders[:] = [f for f in folders if f not in MODEL_FOLDERS]
+                    folders[:] = [f for f in folders if f not in (*MODEL_FOLDERS, *OLD_FOLDERS.values())]
                 relative = Path(folder).relative_to(root)
                 found.update((relative / f).as_posix() for f in files if f.endswith(WEIGHT_SUFFIXES))
         return sorted(found)
@@ -246,6 +276,14 @@ class Host:
     def find_model(self, kind: str, name: str) -> Path | None:
         """The file ``name`` of :meth:`list_models`, or None. Never a path outside the model folders."""
         return find_inside(self.model_roots(kind), name)
+
+
+def _settled(module: torch.nn.Module) -> torch.nn.Module:
+    """``module``, no layer of which comes and goes any longer."""
+    from .memory import streaming
+
+    streaming.settle(module)
+    return module
 
 
 def find_inside(roots: list[Path], name: str) -> Path | None:

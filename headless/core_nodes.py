@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from ..acestep_core import host as hosts
-from ..acestep_core.save_location import save_sounds
+from ..acestep_core.save_location import save_location, save_sounds
 
 HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 
@@ -125,6 +125,34 @@ class PreviewAny:
         return {"ui": {"text": (text,)}, "result": (text,)}
 
 
+class SaveImage:
+    """PNG into the output folder, with the workflow inside."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = "image", "save_images", (), True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        widgets = {"images": ("IMAGE",), "filename_prefix": ("STRING", {"default": "ComfyUI"})}
+        return {"required": widgets, "hidden": HIDDEN}
+
+    def save_images(self, images, filename_prefix, prompt=None, extra_pnginfo=None):
+        return _save_images(images, filename_prefix, "output", prompt, extra_pnginfo)
+
+
+class PreviewImage:
+    """PNG into the temp folder."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = "image", "save_images", (), True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"images": ("IMAGE",)}, "hidden": HIDDEN}
+
+    def save_images(self, images, prompt=None, extra_pnginfo=None):
+        prefix = "ComfyUI_temp_" + "".join(random.choices(string.ascii_lowercase, k=5))
+        return _save_images(images, prefix, "temp", prompt, extra_pnginfo)
+
+
 def _primitive(kind: str, **options: Any) -> type:
     class Primitive:
         CATEGORY, FUNCTION, RETURN_TYPES = "utils/primitive", "value", (kind,)
@@ -233,6 +261,23 @@ def _find(name: Any):
     return hosts.find_inside([host.input], name)
 
 
+def _save_images(images, prefix, kind, prompt, extra_pnginfo) -> dict:
+    from PIL import Image, PngImagePlugin
+
+    host, about = hosts.current(), PngImagePlugin.PngInfo()
+    for key, value in {"prompt": prompt, **(extra_pnginfo or {})}.items():
+        if value:
+            about.add_text(key, json.dumps(value))
+    place, saved = save_location(getattr(host, kind), prefix), []
+    for index, image in enumerate(images):
+        name = place.name.replace("%batch_num%", str(index))
+        path = place.folder / f"{name}_{place.counter + index:05}_.png"
+        pixels = (image.cpu().float().clamp(0, 1) * 255).byte().numpy()
+        Image.fromarray(pixels).save(path, pnginfo=about, compress_level=4)
+        saved.append({"filename": path.name, "subfolder": place.subfolder, "type": kind})
+    return {"ui": {"images": saved}}
+
+
 def _save(audio, prefix, suffix, quality, kind, prompt, extra_pnginfo) -> dict:
     tags = {key: json.dumps(value) for key, value in {"prompt": prompt, **(extra_pnginfo or {})}.items() if value}
     return {"ui": {"audio": save_sounds(hosts.current(), kind, prefix, audio, suffix, quality=quality, tags=tags)}}
@@ -245,6 +290,8 @@ CORE_NODES: dict[str, type] = {
     "SaveAudioOpus": SaveAudioOpus,
     "PreviewAudio": PreviewAudio,
     "PreviewAny": PreviewAny,
+    "SaveImage": SaveImage,
+    "PreviewImage": PreviewImage,
     "PrimitiveInt": PrimitiveInt,
     "PrimitiveFloat": PrimitiveFloat,
     "PrimitiveString": PrimitiveString,
@@ -262,6 +309,8 @@ CORE_TITLES = {
     "SaveAudioOpus": "Save Audio (Opus)",
     "PreviewAudio": "Preview Audio",
     "PreviewAny": "Preview as Text",
+    "SaveImage": "Save Image",
+    "PreviewImage": "Preview Image",
     "PrimitiveInt": "Int",
     "PrimitiveFloat": "Float",
     "PrimitiveString": "Text String",

@@ -1,6 +1,22 @@
 """The nodes: thin adapters from the canvas to the engine, listed in the order a song is made."""
 
-from . import conditioning, examples, loading, lora, mixing, planner, results, sampling, song, sound, source, system
+from . import (
+    conditioning,
+    dataset,
+    examples,
+    loading,
+    lora,
+    mixing,
+    planner,
+    results,
+    sampling,
+    song,
+    sound,
+    source,
+    speed,
+    system,
+    training,
+)
 
 NODES: dict[str, tuple[type, str]] = {
     "ACEStepLoadModels": (loading.LoadModels, "Load ACE-Step Models"),
@@ -11,6 +27,7 @@ NODES: dict[str, tuple[type, str]] = {
     "ACEStepLoadLoRA": (lora.LoadLoRA, "Load LoRA"),
     "ACEStepLoRAStack": (lora.LoRAStack, "LoRA Stack"),
     "ACEStepLoRAInfo": (lora.LoRAInfo, "LoRA Info"),
+    "ACEStepCompileModel": (speed.CompileModel, "Compile Model"),
     "ACEStepSystem": (system.System, "System"),
     "ACEStepSong": (song.Song, "Song"),
     "ACEStepEditSong": (song.EditSong, "Edit Song"),
@@ -53,6 +70,22 @@ NODES: dict[str, tuple[type, str]] = {
     "ACEStepExampleAudio": (examples.ExampleAudio, "Example Audio"),
     "ACEStepSaveAudio": (sound.SaveAudio, "ACE-Step Save Audio"),
     "ACEStepPreviewAudio": (sound.PreviewAudio, "ACE-Step Preview Audio"),
+    "ACEStepScanSongs": (dataset.ScanSongs, "Scan Songs"),
+    "ACEStepLoadDataset": (dataset.LoadDataset, "Load Dataset"),
+    "ACEStepDatasetSettings": (dataset.DatasetSettings, "Dataset Settings"),
+    "ACEStepAutoLabel": (dataset.AutoLabel, "Auto Label"),
+    "ACEStepEditSample": (dataset.EditSample, "Edit Sample"),
+    "ACEStepEditDataset": (dataset.EditDataset, "Edit Dataset"),
+    "ACEStepPreviewSample": (dataset.PreviewSample, "Preview Sample"),
+    "ACEStepSaveDataset": (dataset.SaveDataset, "Save Dataset"),
+    "ACEStepPreprocess": (training.Preprocess, "Preprocess Dataset"),
+    "ACEStepLoadTensors": (training.LoadTensors, "Load Tensors"),
+    "ACEStepTrainingSettings": (training.TrainingSettings, "Training Settings"),
+    "ACEStepTrainLoRA": (training.TrainLoRA, "Train LoRA"),
+    "ACEStepLoadRun": (training.LoadRun, "Load Run"),
+    "ACEStepLossCurve": (training.LossCurve, "Loss Curve"),
+    "ACEStepExportLoRA": (training.ExportLoRA, "Export LoRA"),
+    "ACEStepUseTrainedLoRA": (training.UseTrainedLoRA, "Use Trained LoRA"),
 }
 """Node id → class and title. Ids are written into saved workflows and never change."""
 

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..acestep_core import host as engine
 
 TEXT_INTERVAL = 0.25
-EXTENSIONS = {".safetensors", ".sft", ".bin", ".pt", ".ckpt", ".json"}
+EXTENSIONS = {".safetensors", ".sft", ".bin", ".pt", ".ckpt", ".gguf", ".json"}
+GGUF_FOLDERS = {kind: f"acestep_{kind}_gguf" for kind in ("diffusion_models", "text_encoders", "vae")}
+"""Kinds under which the GGUF files of ComfyUI's folders are listed; ComfyUI itself passes over them."""
 
 
 def register_model_folder(folder_paths: Any) -> None:
-    """Add ``models/acestep`` to ComfyUI's model folders, keeping what extra_model_paths.yaml added."""
+    """Add ``models/acestep`` to ComfyUI's model folders, keeping what extra_model_paths.yaml added.
+
+    Folders of :data:`GGUF_FOLDERS` are the same as ComfyUI's own, for other files.
+    """
     default = os.path.join(folder_paths.models_dir, "acestep")
     folders, known = folder_paths.folder_names_and_paths.get("acestep", ([], set()))
     folder_paths.folder_names_and_paths["acestep"] = (
         folders if default in folders else [*folders, default],
         set(known) | EXTENSIONS,
     )
+    for kind, listed in GGUF_FOLDERS.items():
+        if kind in folder_paths.folder_names_and_paths:
+            folder_paths.folder_names_and_paths[listed] = (folder_paths.folder_names_and_paths[kind][0], {".gguf"})
 
 
 class ComfyHost(engine.Host):
@@ -63,9 +72,23 @@ class ComfyHost(engine.Host):
 
         comfy.model_management.throw_exception_if_processing_interrupted()
 
+    def is_cancel(self, error: BaseException) -> bool:
+        import comfy.model_management
+
+        return super().is_cancel(error) or isinstance(error, comfy.model_management.InterruptProcessingException)
+
     def say(self, text: str) -> None:
         engine.log.info(text)
         self._show(text)
+
+    def send(self, event: str, values: Mapping[str, Any]) -> None:
+        """To every open page, with the node that is running."""
+        from comfy_execution.utils import get_executing_context
+        from server import PromptServer
+
+        context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+        if context is not None and server is not None:
+            server.send_sync(event, {"node": context.node_id, **values})
 
     def _show(self, text: str) -> None:
         """Text under the node that is running; nothing where there is no server or no node."""
@@ -95,14 +118,35 @@ class ComfyHost(engine.Host):
         return torch.bfloat16 if management.should_use_bf16(device) else torch.float32
 
     def prepare(self, module: Any, component: str, activation_bytes: int = 0) -> Any:
-        """Load through ComfyUI's memory management, which may evict other models and, later, this one."""
+        """Load through ComfyUI's memory management, which may evict other models and, later, this one.
+
+        Layers of a diffusion model that would not fit even alone stay in main memory until their turn.
+        """
+        import comfy.model_management as management
+
+        from ..acestep_core.memory import streaming
+
+        device = self.device(component)
+        if component == "dit" and not management.is_device_cpu(device) and streaming.possible(device):
+            room = self._room(module, device, activation_bytes)
+            if not streaming.fits(module, room):
+                management.free_memory(1e30, device)  # the same parameters must not be in two loaded models
+                room = self._room(module, device, activation_bytes)
+                streaming.arrange(module, device, room, lambda part: self._load(part, device, activation_bytes))
+                return device
+            if streaming.notes(module):
+                management.free_memory(1e30, device)
+        streaming.settle(module)
+        return self._load(module, device, activation_bytes)
+
+    def _load(self, module: Any, device: Any, activation_bytes: int) -> Any:
+        """The whole of ``module`` to ``device``, by ComfyUI."""
         import comfy.model_management as management
         from comfy.model_patcher import ModelPatcher
 
         patcher = getattr(module, "comfy_patcher", None)
         if patcher is None:
-            offload = management.unet_offload_device()
-            patcher = ModelPatcher(module, load_device=self.device(component), offload_device=offload)
+            patcher = ModelPatcher(module, load_device=device, offload_device=management.unet_offload_device())
             module.comfy_patcher = patcher
         management.load_models_gpu([patcher], memory_required=activation_bytes, force_full_load=True)
         return patcher.load_device
@@ -129,7 +173,9 @@ class ComfyHost(engine.Host):
 
         patchers = [loaded.model for loaded in management.current_loaded_models if loaded.model is not None]
         here = self.device("dit")
-        return sum(int(p.loaded_size()) for p in patchers if p.model is not keep and p.load_device == here)
+        if keep is not None:
+            patchers = [p for p in patchers if keep is not p.model and keep is not _whole(p.model)]
+        return sum(int(p.loaded_size()) for p in patchers if p.load_device == here)
 
     # -- files
 
@@ -140,5 +186,13 @@ class ComfyHost(engine.Host):
     def list_models(self, kind: str) -> list[str]:
         if kind not in self._paths.folder_names_and_paths:
             return []
-        names = (name.replace(os.sep, "/") for name in self._paths.get_filename_list(kind))
-        return [name for name in names if name.endswith(engine.WEIGHT_SUFFIXES)]
+        known = self._paths.folder_names_and_paths
+        kinds = [listed for listed in (kind, GGUF_FOLDERS.get(kind)) if listed in known]
+        names = (name.replace(os.sep, "/") for listed in kinds for name in self._paths.get_filename_list(listed))
+        return [name for name in dict.fromkeys(names) if name.endswith(engine.WEIGHT_SUFFIXES)]
+
+
+def _whole(part: Any) -> Any:
+    """The model that ``part`` is what stays on the card of; None for anything else."""
+    whole = getattr(part, "whole", None)
+    return whole() if callable(whole) else None

@@ -1,4 +1,4 @@
-"""What the results panel asks the server for: read only, inside the output folder, nothing kept between requests."""
+"""What pages ask the server for, inside the output folder: saved results, and runs of training, which can be ended."""
 
 from __future__ import annotations
 
@@ -54,6 +54,24 @@ def examples(query: Any) -> dict[str, Any]:
     return collection()
 
 
+def training(query: Any) -> dict[str, Any]:
+    """Everything about the run ``run``, with its points behind step ``after``."""
+    from ..acestep_core.training import live
+
+    try:
+        after = int(query.get("after", "0"))
+    except ValueError as error:
+        raise BadRequest("after must be the number of a step.") from error
+    return live.watch(host.current(), str(query.get("run", "")), after)
+
+
+def stop_training(query: Any) -> dict[str, Any]:
+    """End the run ``run`` and keep what it has learned."""
+    from ..acestep_core.training import live
+
+    return live.stop(host.current(), str(query.get("run", "")))
+
+
 def _file(query: Any) -> str:
     name = query.get("file", "")
     if not name or len(name) > LONGEST_NAME or "\0" in name:
@@ -66,7 +84,10 @@ ROUTES: dict[str, Callable[[Any], dict[str, Any]]] = {
     f"{PREFIX}/result": result,
     f"{PREFIX}/workflow": workflow,
     f"{PREFIX}/examples": examples,
+    f"{PREFIX}/training": training,
 }
+ORDERS: dict[str, Callable[[Any], dict[str, Any]]] = {f"{PREFIX}/training/stop": stop_training}
+"""Routes that change something; their query is a JSON object in the body."""
 
 
 def answer(make: Callable[[Any], dict[str, Any]], query: Any) -> tuple[int, str]:
@@ -90,5 +111,20 @@ def register(server: Any) -> None:
 
         return handle
 
+    def order(make: Callable[[Any], dict[str, Any]]) -> Callable:
+        async def handle(request: Any) -> Any:
+            try:
+                query = await request.json()
+            except ValueError:
+                query = None
+            status, text = 400, json.dumps({"error": "The body must be a JSON object."})
+            if isinstance(query, dict):
+                status, text = await asyncio.to_thread(answer, make, query)
+            return web.Response(status=status, text=text, content_type="application/json")
+
+        return handle
+
     for path, make in ROUTES.items():
         server.routes.get(path)(handler(make))
+    for path, make in ORDERS.items():
+        server.routes.post(path)(order(make))

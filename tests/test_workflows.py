@@ -69,7 +69,8 @@ SECONDS = {**dict.fromkeys(SHORT, 10), "extend": 24}
 """Length of the music where it is not the example recording's twelve seconds."""
 
 FILES_MADE = {"custom": 2, "simple": 2, "think": 2, "lora": 2, "remix": 2, "lego": 2, "all-stems": 12}
-WITHOUT_SOUND = ("transcribe",)
+WITHOUT_SOUND = ("transcribe", "train-lora", "use-lora")
+"""Those whose runs have tests of their own."""
 with_sound = pytest.mark.parametrize(
     "file", [file for file in FILES if file.stem not in WITHOUT_SOUND], ids=lambda file: file.stem
 )
@@ -103,7 +104,37 @@ def test_transcribe_describes_a_recording(model_folder, tmp_path):
         assert field in text
 
 
-NEEDS_PLANNER = ("simple", "think", "best-of", "transcribe")
+TRAINED = (
+    *("Training settings.epochs=4", "Training settings.rank=4", "Training settings.learning_rate=0.01"),
+    *("Train LoRA.samples_every=2", "What samples play.duration=10"),
+)
+
+
+def test_a_lora_is_trained_and_then_used(model_folder, tmp_path):
+    models = tmp_path / "models"
+    shutil.copytree(model_folder, models)
+    host, cache = Host(models=models, output=tmp_path / "out", device="cpu"), Cache()
+    made = headless.run(ROOT / "workflows" / "train-lora.json", host, settings=TRAINED, cache=cache)
+    room = host.output / "acestep"
+    assert (room / "datasets" / "examples.json").is_file() and (models / "loras" / "my-lora.safetensors").is_file()
+    samples = {path.name for path in (room / "runs" / "my-lora" / "samples").iterdir()}
+    assert samples == {"epoch_2.flac", "epoch_4.flac"}
+    texts = [text for done in made.done for text in done.ui.get("text", ())]
+    assert any("32 steps: 4 epochs of 8" in text for text in texts) and any("step 32 of 32" in text for text in texts)
+    assert any(path.suffix == ".png" for path in host.temp.rglob("*"))
+    again = headless.run(ROOT / "workflows" / "train-lora.json", host, settings=TRAINED, cache=cache)
+    assert all(done.cached for done in again.done)
+
+    wanted = ["Song.duration=10", "Sampler (with).steps=2", "Sampler (without).steps=2"]
+    headless.run(ROOT / "workflows" / "use-lora.json", host, settings=wanted)
+    with_it, without = (audio.read(next(host.output.rglob(f"ACE-Step-{name}_*.mp3")))[0] for name in ("with", "without"))
+    assert with_it.shape == without.shape and float((with_it - without).abs().max()) > 0.01
+    none = Host(models=models, output=tmp_path / "other", device="cpu")
+    with pytest.raises(Exception, match="no run 'my-lora'"):
+        headless.run(ROOT / "workflows" / "use-lora.json", none, settings=wanted)
+
+
+NEEDS_PLANNER = ("simple", "think", "best-of", "transcribe", "train-lora")
 
 
 def test_without_a_planner_only_its_workflows_stop_and_say_what_to_download(model_folder, tmp_path):
@@ -111,7 +142,7 @@ def test_without_a_planner_only_its_workflows_stop_and_say_what_to_download(mode
     shutil.copytree(model_folder, lean, ignore=shutil.ignore_patterns("qwen_1.7b*"))
     host = Host(models=lean, output=tmp_path / "out", device="cpu")
     for file in FILES:
-        if file.stem in NEEDS_PLANNER:
+        if file.stem in NEEDS_PLANNER:  # train-lora asks it for captions
             with pytest.raises(Exception, match="acestep-graph download acestep-5Hz-lm-1.7B"):
                 headless.run(file, host)
     headless.run(ROOT / "workflows" / "custom.json", host, settings=[*SHORT["custom"], "Sampler.steps=1"])

@@ -39,6 +39,10 @@ WIRES = {
     "ACESTEP_SAMPLER_SETTINGS": "sampler settings",
     "ACESTEP_GUIDANCE_SETTINGS": "guidance settings",
     "ACESTEP_PLANNER_SETTINGS": "planner settings",
+    "ACESTEP_DATASET": "data set",
+    "ACESTEP_TENSORS": "training tensors",
+    "ACESTEP_TRAIN_SETTINGS": "training settings",
+    "ACESTEP_RUN": "training run",
 }
 SPELLING = {word.lower(): word for word in "BPM CFG EMA FX GB LM LRC LoRA VAE VTT dB".split()}
 OWN = "ACESTEP_"

@@ -498,8 +498,134 @@ def transcribe() -> Canvas:
     return canvas
 
 
-PLANNED = (simple, think, best_of, transcribe)
-WORKFLOWS = (*PLANNED, custom, lora, remix, repaint, extend, extract, all_stems, lego, complete)
+TAG = "mysound"
+RUN_NAME = "my-lora"
+
+
+def train_lora() -> Canvas:
+    p = page(
+        "train-lora",
+        TURBO,
+        "## Train a LoRA on your own songs\n"
+        "1. Put the folder of your songs into **Scan Songs**; *examples* are short recordings of this pack, to see it "
+        "work. Captions and lyrics beside the songs are found; what is missing the planner writes in **Auto Label**.\n"
+        "2. Queue once with **Preprocess** and all behind it bypassed (Ctrl+B), if you want to look at the labels and "
+        "correct them in **Edit Dataset** first.\n"
+        "3. Queue. **Train LoRA** shows the curve. *Cancel* as you like: queued again, it goes on. *Stop and keep* "
+        "ends it; **Export LoRA** then writes it into models/loras.\n\n"
+        f"The tag *{TAG}* calls the LoRA up in captions. Listen with the workflow *use-lora*.\n\n"
+        "10 to 20 songs and 500 epochs are usual. Training Settings tells the memory; the help page (?) of Train LoRA "
+        "tells more.",
+    )
+    canvas, planner = p.canvas, add_planner(p, (COLUMNS[0], 420))
+    p.note["pos"], p.note["size"] = [COLUMNS[0], 830], [400, 640]
+    x = COLUMNS[1]
+    scan = canvas.node("ACEStepScanSongs", "Your songs", (x, 0), (460, 210), tag=TAG)
+    label = canvas.node("ACEStepAutoLabel", "Auto label", (x, 320), (460, 330))
+    edit = canvas.node("ACEStepEditDataset", "Look and correct", (x, 760), (460, 560))
+    save = canvas.node("ACEStepSaveDataset", "Save the data set", (x, 1430), (460, 110))
+    for output in ("model", "vae"):
+        canvas.link(p.models, output, label, output)
+    canvas.link(planner, "lm", label, "lm")
+    for before, after in ((scan, label), (label, edit), (edit, save)):
+        canvas.link(before, "dataset", after, "dataset")
+    p.inputs += [scan, label, edit, save]
+
+    x = COLUMNS[2]
+    tensors = canvas.node("ACEStepPreprocess", "Preprocess", (x, 0), (340, 260))
+    settings = canvas.node("ACEStepTrainingSettings", "Training settings", (x, 370), (340, 600))
+    song = canvas.node(
+        "ACEStepSong",
+        "What samples play",
+        (x, 1080),
+        (340, 460),
+        caption=f"{TAG}, mellow pop groove, electric piano, plucked guitar, soft female voice",
+        lyrics="[Verse]\nMorning comes in slowly\nOver roofs and wires",
+        duration=30,
+    )
+    for output in ("model", "text_encoder", "vae"):
+        canvas.link(p.models, output, tensors, output)
+    canvas.link(edit, "dataset", tensors, "dataset")
+    canvas.link(p.models, "model", settings, "model")
+    canvas.link(tensors, "tensors", settings, "tensors")
+
+    x = COLUMNS[3]
+    train = canvas.node("ACEStepTrainLoRA", "Train LoRA", (x, 0), (460, 700), name=RUN_NAME, samples_every=100)
+    export = canvas.node("ACEStepExportLoRA", "Export LoRA", (x, 810), (460, 210), overwrite=True)
+    shown = canvas.node("PreviewImage", "Loss curve", (x, 1130), (460, 320))
+    estimate = canvas.node("PreviewAny", "Memory and steps", (x + 500, 0), (400, 200))
+    report = canvas.node("PreviewAny", "Report", (x + 500, 310), (400, 240))
+    for output in ("model", "text_encoder", "vae"):
+        canvas.link(p.models, output, train, output)
+    canvas.link(tensors, "tensors", train, "tensors")
+    canvas.link(settings, "settings", train, "settings")
+    canvas.link(song, "song", train, "song")
+    canvas.link(train, "run", export, "run")
+    canvas.link(train, "curve", shown, "images")
+    canvas.link(settings, "estimate", estimate, "source")
+    canvas.link(train, "report", report, "source")
+    canvas.group("1  Models", p.models, *p.models_too, p.note)
+    canvas.group("2  Songs", *p.inputs)
+    canvas.group("3  Prepare", tensors, settings, song)
+    canvas.group("4  Train and export", train, export, shown, estimate, report)
+    return canvas
+
+
+def use_lora() -> Canvas:
+    p = page(
+        "use-lora",
+        TURBO,
+        "## Use the LoRA you trained\n"
+        "The same song twice, from the same seed: with what the run of *train-lora* has learned, and without.\n\n"
+        f"Choose the run in **Load run**. Write its tag (*{TAG}*) into the caption. **which** and **step** take other "
+        "checkpoints: where the last sounds overdone, an earlier one is often better. Strength 0.6 to 1 is usual.\n\n"
+        "For an exported file, or one from elsewhere, use the workflow *lora*.",
+    )
+    canvas = p.canvas
+    run = canvas.node("ACEStepLoadRun", "Load run", (COLUMNS[0], 820), (400, 110), run=RUN_NAME)
+    trained = canvas.node("ACEStepUseTrainedLoRA", "Use trained LoRA", (COLUMNS[0], 1040), (400, 170))
+    canvas.link(p.models, "model", run, "model")
+    canvas.link(p.models, "model", trained, "model")
+    canvas.link(run, "run", trained, "run")
+    p.models_too += [run, trained]
+    song = add_song(
+        p,
+        0,
+        caption=f"{TAG}, mellow pop groove, electric piano, plucked guitar, soft female voice",
+        lyrics="[Verse]\nMorning comes in slowly\nOver roofs and wires\n\n[Chorus]\nStay a little longer\nStay a while",
+        duration=30,
+    )
+    add_shown(p, run, "report", "The run", (COLUMNS[1], 800), 200)
+    for row, (title, source) in enumerate((("with", trained), ("without", p.models))):
+        y = row * 900
+        task = canvas.node("ACEStepText2Music", f"Text to music ({title})", (COLUMNS[2], y), (340, 230))
+        sampler = canvas.node(
+            "ACEStepSampler", f"Sampler ({title})", (COLUMNS[2], y + 340), (340, 410), seed=42, after_generate="fixed"
+        )
+        decode = canvas.node("ACEStepVAEDecode", f"Decode ({title})", (COLUMNS[3], y), (360, 130), normalize=False)
+        save = add_save(
+            p,
+            f"Save and play ({title})",
+            (COLUMNS[3] + 400, y),
+            filename_prefix=f"audio/ACE-Step-{title}",
+            format="mp3",
+        )
+        canvas.link(source, "model", task, "model")
+        canvas.link(p.models, "text_encoder", task, "text_encoder")
+        canvas.link(song, "song", task, "song")
+        canvas.link(source, "model", sampler, "model")
+        canvas.link(task, "conditioning", sampler, "conditioning")
+        canvas.link(p.models, "vae", decode, "vae")
+        canvas.link(sampler, "latent", decode, "latent")
+        canvas.link(decode, "audio", save, "audio")
+        canvas.link(sampler, "result", save, "result")
+        p.middle += [task, sampler]
+        p.result += [decode, save]
+    return p.group()
+
+
+PLANNED = (simple, think, best_of, transcribe, train_lora)
+WORKFLOWS = (*PLANNED, custom, lora, use_lora, remix, repaint, extend, extract, all_stems, lego, complete)
 
 
 def build() -> dict[str, str]:

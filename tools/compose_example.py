@@ -14,6 +14,8 @@ MIDI numbers (69 = A4 = 440 Hz), times are in sixteenths of 0.125 s from the sta
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -386,6 +388,19 @@ def description(recordings: dict[str, np.ndarray]) -> dict:
     return {**song, "time_signature": "4", "sample_rate": RATE, "files": files}
 
 
+def table(about: dict) -> str:
+    """``assets/songs.csv``, which makes the recordings songs to learn from."""
+    rows = [("File", "Caption", "BPM", "Key", "Signature", "Lyrics")]
+    for entry in about["files"]:
+        alone = entry["track"] and f"solo {entry['track']} in a mellow pop groove, bright and calm"
+        caption = alone or ("solo guitar, plucked, bright and calm" if "solo" in entry["title"] else about["caption"])
+        lyrics = about["lyrics"] if entry["track"] in (None, "vocals") and "solo" not in entry["title"] else ""
+        rows.append((entry["file"], caption, about["bpm"], about["key"], about["time_signature"], lyrics))
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows(rows)
+    return written.getvalue()
+
+
 def main() -> None:
     import torch
 
@@ -403,6 +418,7 @@ def main() -> None:
         audio.write(path, torch.from_numpy(samples.astype(np.float32) / 32768), RATE, tags={"title": entry["title"]})
         print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB")
     (assets / "example.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (assets / "songs.csv").write_text(table(about), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Adapters while they are trained: low-rank layers beside a frozen twin of the decoder.
+"""Adapters while they are trained: small layers beside a frozen twin of the decoder.
 
 >>> from acestep_core.training.adapters import Trainable, twin
 >>> decoder = twin(model.module.decoder, device, torch.float32)
@@ -14,16 +14,18 @@ import copy
 import functools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..lora.adapter import Adapter, Change, LowRank
+from ..lora.adapter import Adapter, Change, Kron, LowRank
+from ..lora.branch import kron_linear
 from ..lora.layers import Layers
 from ..models.dit import DiT
-from .settings import TrainSettings
+from .settings import TrainSettings, kron_shape
 
 
 def twin(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -86,9 +88,7 @@ class LowRankLayer(nn.Module):
         super().__init__()
         weight, rank = layer.weight, settings.rank
         out, inside = weight.shape
-        bound = 1 / math.sqrt(inside)  # Kaiming with a = √5, as PEFT starts
-        down = torch.empty(rank, inside).uniform_(-bound, bound, generator=generator)
-        self.down = nn.Parameter(down.to(weight.device))
+        self.down = nn.Parameter(_drawn(rank, inside, generator).to(weight.device))
         self.up = nn.Parameter(torch.zeros(out, rank, device=weight.device))
         self.magnitude = nn.Parameter(_norms(weight.float())) if settings.method == "dora" else None
         self.scale, self.dropout = settings.scale, settings.dropout
@@ -106,21 +106,65 @@ class LowRankLayer(nn.Module):
         plain = y if layer.bias is None else y - layer.bias
         return y + (gain - 1) * plain + gain * added
 
+    def change(self) -> Change:
+        """What it has learned, sharing its tensors."""
+        return Change(LowRank(self.up, self.down), self.scale, self.magnitude)
+
+
+class KronLayer(nn.Module):
+    """What is added to one linear layer with LoKr: s·(left ⊗ right)·x, right whole or right_a·right_b.
+
+    It starts as LyCORIS does: the last matrix of the chain is zero. Its scale is 1 where nothing is factored.
+    """
+
+    def __init__(self, layer: nn.Linear, settings: TrainSettings, generator: torch.Generator):
+        super().__init__()
+        device, split = layer.weight.device, kron_shape(*layer.weight.shape, settings)
+        self.left = nn.Parameter(_drawn(split.a, split.b, generator).to(device))
+        if split.rank is None:
+            self.right = nn.Parameter(torch.zeros(split.c, split.d, device=device))
+        else:
+            self.right_a = nn.Parameter(_drawn(split.c, split.rank, generator).to(device))
+            self.right_b = nn.Parameter(torch.zeros(split.rank, split.d, device=device))
+        self.factored, self.dropout = split.rank is not None, settings.dropout
+        self.scale = settings.scale if self.factored else 1.0
+
+    def _right(self) -> tuple[Tensor, ...]:
+        return (self.right_a, self.right_b) if self.factored else (self.right,)
+
+    def forward(self, layer: nn.Linear, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
+        """A forward hook of the layer."""
+        x = args[0]
+        given = F.dropout(x, self.dropout, self.training)
+        left = (self.left * self.scale).to(x.dtype)
+        return y + kron_linear(given, left, tuple(part.to(x.dtype) for part in self._right()))
+
+    def change(self) -> Change:
+        """What it has learned, sharing its tensors."""
+        return Change(Kron((self.left,), self._right()), self.scale)
+
+
+def _drawn(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """Kaiming with a = √5, as PEFT and LyCORIS start."""
+    bound = 1 / math.sqrt(columns)
+    return torch.empty(rows, columns).uniform_(-bound, bound, generator=generator)
+
 
 def _norms(weight: Tensor) -> Tensor:
     return torch.linalg.vector_norm(weight, dim=1, keepdim=True)
 
 
 class Trainable:
-    """The adapter of a run: a :class:`LowRankLayer` for each target, hooked to a twin of the decoder."""
+    """The adapter of a run: a small layer for each target, hooked to a twin of the decoder."""
 
     def __init__(self, decoder: DiT, settings: TrainSettings, generator: torch.Generator):
         """``generator`` draws the start, on the CPU."""
         self.config, self.settings = decoder.config, settings
-        self.layers: dict[str, LowRankLayer] = {}
+        kind = KronLayer if settings.method == "lokr" else LowRankLayer
+        self.layers: dict[str, LowRankLayer | KronLayer] = {}
         for name in settings.targets(decoder.config):
             layer = decoder.get_submodule(name)
-            self.layers[name] = LowRankLayer(layer, settings, generator)
+            self.layers[name] = kind(layer, settings, generator)
             layer.register_forward_hook(self.layers[name])
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -139,13 +183,14 @@ class Trainable:
     def adapter(self, name: str) -> Adapter:
         """What has been learned so far, as a value of its own."""
 
-        def taken(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.detach().to("cpu", torch.float32, copy=True)
+        def taken(tensor: Tensor) -> Tensor:
+            return tensor.detach().to("cpu", torch.float32, copy=True)
 
-        changes = {
-            key: Change(LowRank(taken(layer.up), taken(layer.down)), layer.scale, taken(layer.magnitude))
-            for key, layer in self.layers.items()
-        }
+        changes = {}
+        for key, layer in self.layers.items():
+            own = layer.change()
+            magnitude = None if own.magnitude is None else taken(own.magnitude)
+            changes[key] = replace(own, form=own.form.map(taken), magnitude=magnitude)
         return Adapter(name, changes, self.config.hidden_size)
 
     def load(self, adapter: Adapter) -> None:
@@ -164,23 +209,27 @@ class Trainable:
                 "Choose the attention and mlp settings it was trained with."
             )
         for name, change in adapter.changes.items():
-            self._check(adapter.name, self.layers[name], change)
+            self._check(adapter.name, self.layers[name].change(), change)
         with torch.no_grad():
             for name, change in adapter.changes.items():
-                layer = self.layers[name]
-                layer.up.copy_(change.form.up)
-                layer.down.copy_(change.form.down)
-                if layer.magnitude is not None:
-                    layer.magnitude.copy_(change.magnitude)
+                for own, given in zip(self.layers[name].change().tensors(), change.tensors(), strict=True):
+                    own.copy_(given)
 
-    def _check(self, name: str, layer: LowRankLayer, change: Change) -> None:
-        method, rank = self.settings.method, self.settings.rank
+    def _check(self, name: str, own: Change, change: Change) -> None:
+        """Raise unless ``change`` of the adapter ``name`` is of the kind and size of ``own``."""
         by_rows = change.magnitude is None or change.magnitude.shape[1] == 1
-        if not isinstance(change.form, LowRank) or change.bias is not None or not by_rows:
-            raise ValueError(f"{name} is {change.kind}; training can go on from LoRA and DoRA without biases.")
-        if (change.magnitude is None) != (layer.magnitude is None):
+        if not isinstance(change.form, LowRank | Kron) or change.bias is not None or not by_rows:
+            raise ValueError(f"{name} is {change.kind}; training can go on from LoRA, DoRA and LoKr without biases.")
+        if change.kind != own.kind:
+            method = self.settings.method
             raise ValueError(f"{name} is {change.kind}, but the method is {method}. Choose the other method.")
-        if change.rank != rank:
-            raise ValueError(f"{name} has rank {change.rank}, but the settings say {rank}. Set rank {change.rank}.")
-        if not math.isclose(change.scale, layer.scale, rel_tol=1e-6):
+        if change.rank != own.rank:
+            raise ValueError(
+                f"{name} has rank {change.rank}, but the settings say {self.settings.rank}. Set rank {change.rank}."
+                if change.rank and isinstance(own.form, LowRank)
+                else f"{name} has factors of another size. Set the rank and the factor it was trained with."
+            )
+        if [tensor.shape for tensor in change.tensors()] != [tensor.shape for tensor in own.tensors()]:
+            raise ValueError(f"{name} is split into other sizes. Set the factor it was trained with.")
+        if not math.isclose(change.scale, own.scale, rel_tol=1e-6):
             raise ValueError(f"{name} has alpha {change.alpha:g}; set alpha to that.")

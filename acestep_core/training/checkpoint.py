@@ -1,9 +1,9 @@
 """Checkpoints of a run: everything that going on needs, in one folder that is there whole or not at all.
 
-``checkpoints/step_0000200/`` holds a PEFT adapter that plays anywhere (``adapter_config.json``,
-``adapter_model.safetensors``), the optimizer (``state.safetensors``), and ``state.json``: step, position in the data,
-state of the random numbers, the settings, and the checksums of the other files. It is written under another name,
-forced to the disk, and renamed.
+``checkpoints/step_0000200/`` holds an adapter that plays anywhere (PEFT's ``adapter_config.json`` and
+``adapter_model.safetensors``, or ``lokr_weights.safetensors``), the optimizer (``state.safetensors``), and
+``state.json``: step, position in the data, state of the random numbers, the settings, and the checksums of the other
+files. It is written under another name, forced to the disk, and renamed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..lora.adapter import Adapter
 from ..lora.formats import read_adapter
-from ..lora.writing import write_peft
+from ..lora.writing import write_folder
 from ..models.config import ModelConfig
 
 FOLDER, LAST = "checkpoints", "last"
@@ -91,7 +90,7 @@ def write(run: Path, checkpoint: Checkpoint) -> Path:
     place = parent / name_of(checkpoint.progress.step)
     fresh = parent / f"{TEMPORARY}{place.name}.{secrets.token_hex(4)}"
     try:
-        write_peft(checkpoint.adapter, fresh)
+        write_folder(checkpoint.adapter, fresh)
         tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in checkpoint.optimizer.items()}
         save_file(tensors, fresh / TENSORS)
         files = {path.name: _sha256(path) for path in sorted(fresh.iterdir())}
@@ -186,42 +185,6 @@ def replace_text(path: Path, text: str) -> None:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
-
-
-# -- the optimizer as plain tensors
-
-
-def optimizer_state(
-    optimizer: torch.optim.Optimizer, names: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Tensors and numbers that the optimizer keeps for parameters, by ``parameter/name``."""
-    tensors, numbers = {}, {}
-    for name, parameter in names.items():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            (tensors if isinstance(value, Tensor) else numbers)[f"{name}/{key}"] = value
-    return tensors, numbers
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer,
-    names: Mapping[str, Tensor],
-    tensors: Mapping[str, Tensor],
-    numbers: Mapping[str, float],
-) -> None:
-    """Give an unused optimizer what :func:`optimizer_state` took from another.
-
-    Raises:
-        ValueError: it belongs to other parameters.
-    """
-    states: dict[str, dict[str, Any]] = {}
-    for full, value in [*tensors.items(), *numbers.items()]:
-        name, _, key = full.rpartition("/")
-        if name not in names:
-            raise ValueError(f"The optimizer of the checkpoint knows {name}, which is not trained.")
-        on_host = not isinstance(value, Tensor) or key == "step"
-        states.setdefault(name, {})[key] = value if on_host else value.to(names[name].device, copy=True)
-    for name, state in states.items():
-        optimizer.state[names[name]] = state
 
 
 # -- files

@@ -266,6 +266,14 @@ def parse_edits(text: str) -> dict[str, dict[str, Any]]:
     return found
 
 
+def as_rows(dataset: Dataset) -> list[dict[str, Any]]:
+    """Every sample as plain values, for a table: its name, its seconds and all :data:`EDITABLE` fields."""
+    return [
+        {"name": sample.name, "seconds": sample.duration, **{name: getattr(sample, name) for name in EDITABLE}}
+        for sample in dataset.samples
+    ]
+
+
 def unique_names(names: Iterable[str]) -> list[str]:
     """``names`` with a number behind every one that was there before."""
     taken: set[str] = set()

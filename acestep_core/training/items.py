@@ -18,8 +18,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
+
+from ..lora.writing import with_sorted_header
 
 FORMAT = "acestep-graph training item 1"
 LATENT_WIDTH, CONTEXT_WIDTH = 64, 128
@@ -43,6 +45,7 @@ class TrainItem:
             is what music from text starts from.
         repeat: how often it comes in an epoch.
         about: what else is known: model, prompt, lyrics, audio file, crop. Plain values.
+        path: the file it was read from, "" for an item that was made in memory.
     """
 
     name: str
@@ -51,6 +54,7 @@ class TrainItem:
     context: Tensor | None = None
     repeat: int = 1
     about: Mapping[str, Any] = field(default_factory=dict)
+    path: str = ""
 
     def __post_init__(self) -> None:
         expected = {"latents": LATENT_WIDTH, "conditions": None, "context": CONTEXT_WIDTH}
@@ -85,14 +89,17 @@ class TrainItem:
 
 
 def save_item(item: TrainItem, path: str | Path) -> Path:
-    """Write ``item`` as .safetensors beside its place and move it there whole; what was there is replaced."""
+    """Write ``item`` as .safetensors beside its place and move it there whole; what was there is replaced.
+
+    Equal items are equal files.
+    """
     path = Path(path)
     tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in item.tensors().items()}
     header = {"format": FORMAT, "name": item.name, "repeat": str(item.repeat), "about": json.dumps(dict(item.about))}
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
-        save_file(tensors, fresh, header)
+        fresh.write_bytes(with_sorted_header(save(tensors, header)))
         os.replace(fresh, path)
     except BaseException:
         fresh.unlink(missing_ok=True)
@@ -121,9 +128,8 @@ def load_item(path: str | Path) -> TrainItem:
         about, repeat = json.loads(header.get("about", "{}")), int(header.get("repeat", "1"))
     except ValueError as error:
         raise ItemError(f"{path.name} has a broken header: {error}. Preprocess it again.") from error
-    return TrainItem(
-        header.get("name", path.stem), tensors["latents"], tensors["conditions"], tensors.get("context"), repeat, about
-    )
+    parts = (tensors["latents"], tensors["conditions"], tensors.get("context"))
+    return TrainItem(header.get("name", path.stem), *parts, repeat, about, str(path.absolute()))
 
 
 def fingerprint(items: Iterable[TrainItem]) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..audio import AudioError, read
+from ..audio import AudioError, read, share_of_wav
 from ..sampling.conditioning import MIN_FRAMES, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 SHORTEST = MIN_FRAMES * SAMPLES_PER_FRAME / SAMPLE_RATE
@@ -55,7 +54,7 @@ def measure(path: str | os.PathLike) -> Length:
     except OSError as error:
         raise AudioError(f"{path.name} cannot be opened ({error.strerror}).") from error
     remarks = []
-    promised = max(promised, end / _share_of_wav(path))
+    promised = max(promised, end / share_of_wav(path))
     if promised and end < promised - SLACK:
         if exact:
             raise AudioError(f"{path.name} is cut off: {end:.2f} of {promised:.2f} s are there.")
@@ -68,18 +67,3 @@ def measure(path: str | os.PathLike) -> Length:
     if waveform.shape[0] > 2:
         remarks.append(f"of its {waveform.shape[0]} channels the first two are heard")
     return Length(round(end, 3), waveform.shape[0], tuple(remarks))
-
-
-def _share_of_wav(path: Path) -> float:
-    """How much of the sound that the header of a WAV promises is in the file; 1 for other files and open ends."""
-    with open(path, "rb") as file:
-        whole = os.fstat(file.fileno()).st_size
-        if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
-            return 1.0
-        while len(head := file.read(8)) == 8:
-            size = struct.unpack("<I", head[4:])[0]
-            if head[:4] == b"data":
-                there = whole - file.tell()
-                return there / size if 0 < there < size < 0xFFFFFF00 else 1.0
-            file.seek(size + size % 2, os.SEEK_CUR)
-    return 1.0

@@ -78,8 +78,9 @@ class PreprocessSettings:
     Attributes:
         max_seconds: longer recordings are cut after it.
         seed: of the draws from the autoencoder's posterior, together with the name of each song.
-        timbre: ``silence``, as music without reference audio is made; ``own``, 30 s of the song itself, for
-            adapters that are to be used with reference audio. ``own`` tells the model part of the answer.
+        timbre: ``silence``, which is what the timbre encoder hears in use where there is no reference audio, so that
+            an adapter learns under the conditions it is played under; ``own``, 30 s of the song itself, for adapters
+            that are to be used with reference audio. ``own`` tells the model part of the answer.
         tile: window of the autoencoder in latent frames, overlaps included. Less needs less memory; it is fixed
             because the draws depend on it.
     """
@@ -360,7 +361,7 @@ class _Run:
             part = load_file(job.part)
             item = self._item(job, part)
             if item is not None:
-                _save_item(item, job.path)
+                save_item(item, job.path)
                 self.ready[job.recording.name] = job.path
                 self._list()
             job.part.unlink()
@@ -476,21 +477,6 @@ def _save_part(tensors: Mapping[str, Tensor], path: Path, key: str) -> None:
     fresh = _beside(path)
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, fresh, {"heard": key})
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
-
-
-def _save_item(item: TrainItem, path: Path) -> None:
-    """:func:`save_item` with the header in sorted order, so that equal items are equal files."""
-    fresh = _beside(path)
-    try:
-        raw = save_item(item, fresh).read_bytes()
-        end = 8 + int.from_bytes(raw[:8], "little")
-        header = json.loads(raw[8:end])
-        text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        fresh.write_bytes(len(text).to_bytes(8, "little") + text + raw[end:])
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)

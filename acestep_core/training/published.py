@@ -147,7 +147,8 @@ def read_published(path: str | Path) -> tuple[TrainItem, tuple[str, ...]]:
     repeat = about.get("repeat", 1)
     usable = isinstance(repeat, int) and not isinstance(repeat, bool) and REPEAT_RANGE[0] <= repeat <= REPEAT_RANGE[1]
     name = Path(str(about.get("filename") or path.name).replace("\\", "/")).name
-    return TrainItem(name, latents, conditions, context, repeat if usable else 1, about), tuple(faults)
+    repeat = repeat if usable else 1
+    return TrainItem(name, latents, conditions, context, repeat, about, str(path.absolute())), tuple(faults)
 
 
 def _load(path: Path) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -82,6 +83,16 @@ def scan(
     if not samples:
         raise DatasetError(_nothing(root, refused, remarks))
     return Found(replace(empty, samples=_with_ids(samples)), tuple(refused), tuple(remarks))
+
+
+def fingerprint(folder: str | os.PathLike) -> str:
+    """SHA-256 over names, sizes and times of everything a scan would look at."""
+    root, digest = Path(os.path.abspath(folder)), hashlib.sha256()
+    for file in walk(root)[0]:
+        with contextlib.suppress(OSError):
+            about = os.stat(root / file)
+            digest.update(f"{file} {about.st_size} {about.st_mtime_ns}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def natural(path: str) -> tuple[Any, ...]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ..models.config import ModelConfig
 
-METHODS = ("lora", "dora")
+METHODS = ("lora", "dora", "lokr")
 ATTENTIONS = ("both", "self", "cross")
 TIMESTEPS = ("auto", "continuous", "discrete")
 SCHEDULES = ("cosine", "linear", "constant")
@@ -19,6 +19,7 @@ PRECISIONS = ("auto", "bf16", "fp32")
 RANGES: dict[str, tuple[float, float]] = {
     "rank": (1, 256),
     "alpha": (1, 512),
+    "factor": (0, 64),
     "dropout": (0.0, 0.5),
     "learning_rate": (1e-7, 1e-2),
     "epochs": (1, 10000),
@@ -58,8 +59,12 @@ class TrainSettings:
     """How an adapter is trained; the defaults are those of the guides.
 
     Attributes:
-        method: lora, or dora (adds a trained norm for every row of a weight).
-        rank, alpha: size of the adapter; its changes are scaled by alpha / rank.
+        method: lora; dora (adds a trained norm for every row of a weight); or lokr (a Kronecker product of two small
+            matrices: far fewer numbers, usually trained at 1e-3).
+        rank, alpha: size of the adapter; its changes are scaled by alpha / rank. The larger matrix of lokr is whole
+            where the rank is at least half its longer side; that layer then has neither rank nor alpha.
+        factor: of lokr: the most rows and columns of the smaller matrix; 0 splits both sides of a weight as evenly as
+            they can be split.
         dropout: share of an adapter's inputs that a step leaves out.
         attention: both, self or cross: whose q, k, v and o are adapted. mlp: gate, up and down as well.
         learning_rate: at its highest. schedule: cosine or linear to 1 % of it, or constant.
@@ -71,7 +76,7 @@ class TrainSettings:
         condition_dropout: how often an item is trained without its prompt and lyrics.
         min_snr: γ of min-SNR weighting (Hang et al. 2023, arXiv 2303.09556); 0 is off, 5 is usual.
         weight_decay, max_grad_norm: of AdamW, and where gradients are clipped; 0 is off.
-        optimizer: adamw, or adamw8bit (needs bitsandbytes and an NVIDIA card).
+        optimizer: adamw, or adamw8bit (its moments take a quarter of the memory; needs torchao).
         precision: of the frozen model: auto is bf16 where the device computes it, else fp32. Adapters are fp32.
         gradient_checkpointing: computes layers twice to keep little of them in memory.
         save_every: epochs between checkpoints that stay. save_minutes: between those that only guard the run;
@@ -82,6 +87,7 @@ class TrainSettings:
     method: str = "lora"
     rank: int = 64
     alpha: float = 128.0
+    factor: int = 0
     dropout: float = 0.1
     attention: str = "both"
     mlp: bool = False
@@ -222,9 +228,40 @@ def linear_shape(config: ModelConfig, layer: str) -> tuple[int, int]:
     }[part]
 
 
+@dataclass(frozen=True)
+class KronShape:
+    """How a layer [a·c, b·d] is split for LoKr: left [a, b], right [c, d], the latter whole or of ``rank``."""
+
+    a: int
+    b: int
+    c: int
+    d: int
+    rank: int | None
+
+    @property
+    def numbers(self) -> int:
+        right = self.c * self.d if self.rank is None else self.rank * (self.c + self.d)
+        return self.a * self.b + right
+
+
+def kron_shape(out: int, inside: int, settings: TrainSettings) -> KronShape:
+    """As LyCORIS splits a layer [out, in]: each side into two factors, the smaller first and at most ``factor``."""
+
+    def smaller(size: int) -> int:
+        most = math.isqrt(size)
+        most = min(most, settings.factor) if settings.factor else most
+        return next(number for number in range(most, 0, -1) if size % number == 0)
+
+    a, b = smaller(out), smaller(inside)
+    c, d = out // a, inside // b
+    return KronShape(a, b, c, d, None if settings.rank >= max(c, d) / 2 else settings.rank)
+
+
 def adapter_parameters(config: ModelConfig, settings: TrainSettings) -> int:
     """Numbers that are trained."""
     shapes = [linear_shape(config, layer) for layer in settings.targets(config)]
+    if settings.method == "lokr":
+        return sum(kron_shape(*shape, settings).numbers for shape in shapes)
     magnitudes = sum(out for out, _ in shapes) if settings.method == "dora" else 0
     return settings.rank * sum(out + inside for out, inside in shapes) + magnitudes
 
@@ -241,6 +278,14 @@ def decoder_parameters(config: ModelConfig) -> int:
     return layer * config.num_hidden_layers + 2 * time + config.encoder_width * width + width + ends
 
 
+def _between(config: ModelConfig, settings: TrainSettings) -> int:
+    """Numbers that LoKr keeps for each token between its two products, over all layers."""
+    if settings.method != "lokr":
+        return 0
+    shapes = (linear_shape(config, layer) for layer in settings.targets(config))
+    return sum(split.b * split.c for split in (kron_shape(*shape, settings) for shape in shapes))
+
+
 def memory_estimate(
     config: ModelConfig, settings: TrainSettings, seconds: float, *, bf16: bool = True
 ) -> MemoryEstimate:
@@ -251,6 +296,7 @@ def memory_estimate(
     frames, width = 25 * seconds * settings.batch_size, 1 if bf16 else 2
     size = config.num_hidden_layers * config.hidden_size / (24 * 2048)
     whole = ACTIVATION_GIB * frames * size * width * (MLP_SHARE if settings.mlp else 1)
+    whole += _between(config, settings) * 2 * width * frames / config.patch_size / GIB
     kept = KEPT_GIB * frames * size * width + whole / config.num_hidden_layers
     moments = 2 if settings.optimizer == "adamw8bit" else 8
     return MemoryEstimate(
@@ -258,3 +304,23 @@ def memory_estimate(
         adapter=adapter_parameters(config, settings) * (4 + 4 + moments) / GIB,
         activations=kept if settings.gradient_checkpointing else whole,
     )
+
+
+class Songs(Protocol):
+    """What the estimate needs of tensors: songs with repeats, and seconds of the longest."""
+
+    repeats: int
+    longest: float
+
+
+def estimate_text(settings: TrainSettings, config: ModelConfig | None = None, songs: Songs | None = None) -> str:
+    """Steps, trained numbers and memory, as far as model and songs are known."""
+    lines = []
+    if songs is not None:
+        an_epoch = settings.steps_an_epoch(songs.repeats)
+        lines.append(f"{an_epoch * settings.epochs} steps: {settings.epochs} epochs of {an_epoch}.")
+    if config is not None:
+        lines.append(f"{adapter_parameters(config, settings) / 1e6:.1f} million numbers are trained.")
+    if config is not None and songs is not None:
+        lines.append(memory_estimate(config, settings, songs.longest).text())
+    return "\n".join(lines) or "Connect model and tensors to see steps, size and memory."

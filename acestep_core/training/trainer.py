@@ -16,7 +16,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from ..checkpoints.handles import DiffusionModel
 from ..host import Host
 from ..lora.adapter import Adapter
 from ..lora.apply import playing
-from ..lora.writing import write_peft
+from ..lora.writing import write_folder
 from ..memory.recovery import OutOfMemory, empty_cache, is_out_of_memory
 from ..sampling.conditioning import context
 from ..tasks.reference import silence_of
@@ -37,10 +37,15 @@ from . import checkpoint, losses
 from .adapters import Trainable, keep_little, require_plain_weights, twin
 from .checkpoint import Checkpoint, Progress
 from .items import TrainItem, fingerprint
+from .lock import RunInUse, locked
 from .loss_log import LossLog, Point, smoothed
-from .settings import BETAS, EPS, FREE_ON_RESUME, TrainSettings
+from .optimizers import OptimizerMissing, make_optimizer, optimizer_state, restore_optimizer, take_step
+from .parallel import ALONE, Alone
+from .places import RUN
+from .samples import Samples, Studio
+from .settings import FREE_ON_RESUME, TrainSettings
 
-RUN, LOSSES, FINAL = "run.json", "loss.csv", "final"
+LOSSES, FINAL = "loss.csv", "final"
 MOST_SKIPPED = 10
 """Steps in a row whose gradients are no numbers, after which training gives up."""
 RETRY_SECONDS = 60.0
@@ -56,7 +61,8 @@ class TrainResult:
     """What a run has come to.
 
     Attributes:
-        adapter: what was learned. final: its PEFT folder. steps, epochs: done, of total_steps.
+        adapter: what was learned. final: its folder, PEFT's or with LyCORIS' file of a LoKr.
+        steps, epochs: done, of total_steps.
         points: the loss curve. stopped: the user wanted the adapter as it is. notes: sentences to read.
     """
 
@@ -81,6 +87,10 @@ def train(
     should_stop: Callable[[], bool] | None = None,
     on_point: Callable[[Point], None] | None = None,
     on_epoch: Callable[[int, Callable[[], Adapter]], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+    keep_stopped: bool = False,
+    samples: Samples | None = None,
+    team: Alone = ALONE,
 ) -> TrainResult:
     """Train until all epochs are done, or go on with the run that lies in ``folder``.
 
@@ -91,16 +101,40 @@ def train(
         should_stop: asked after every pass; true ends training and keeps what there is as the result.
             Cancelling the host keeps a checkpoint and raises; the same call goes on from there.
         on_point: told every step. on_epoch: told after every epoch, with a function that gives the adapter so far.
+        on_note: told every sentence that the user should read.
+        samples: a song to make with the adapter as it is, every so many epochs, in ``samples/``.
+        team: the processes that train together; see :mod:`training.parallel`. One of them writes.
+        keep_stopped: take a run that ``should_stop`` ended as it is, instead of going on with it.
 
     Raises:
-        TrainError: nothing to train on, items of another model, a run in ``folder`` with other settings, gradients
-            that are no numbers, or a disk without room for the result.
+        TrainError: nothing to train on, items of another model, a run in ``folder`` with other settings or at work
+            in another process, a package that is missing, gradients that are no numbers, or a disk without room for
+            the result.
         OutOfMemory: on the device; what was trained is kept.
         Cancelled: by the host.
     """
-    with torch.inference_mode(False), torch.enable_grad():
-        run = _Run(model, tuple(items), settings, Path(folder), start, host or hosts.current())
+    items, folder, host = tuple(items), Path(folder), host or hosts.current()
+    _check(model, items, settings)
+    with torch.inference_mode(False), torch.enable_grad(), _alone_in(folder, team):
+        run = _Run(model, items, settings, folder, start, host, on_note, keep_stopped, samples, team)
         return run.train(should_stop or (lambda: False), on_point, on_epoch)
+
+
+@contextmanager
+def _alone_in(folder: Path, team: Alone) -> Iterator[None]:
+    """Within the block no other run works in ``folder``."""
+    with ExitStack() as stack:
+        if team.leads:
+            try:
+                stack.enter_context(locked(folder))
+            except RunInUse as error:
+                raise TrainError(str(error)) from error
+            except OSError as error:
+                raise TrainError(
+                    f"{folder} cannot be written ({error.strerror or error}). Choose another folder, or free some "
+                    "space."
+                ) from error
+        yield
 
 
 class _Stopped(Exception):
@@ -116,8 +150,12 @@ class _Run:
         folder: Path,
         start: Adapter | None,
         host: Host,
+        on_note: Callable[[str], None] | None = None,
+        keep_stopped: bool = False,
+        samples: Samples | None = None,
+        team: Alone = ALONE,
     ):
-        _check(model, items, settings)
+        self.on_note, self.team = on_note, team
         self.model, self.items, self.settings, self.folder, self.host = model, items, settings, folder, host
         self.notes: list[str] = []
         self.device = host.device("dit")
@@ -135,8 +173,10 @@ class _Run:
         before = checkpoint.newest(folder, model.config, self.say) if folder.is_dir() else None
         if before is not None:
             self._require_same(before)
+        self.kept = keep_stopped and before is not None and before.why == "stop"
 
         self.generator = torch.Generator().manual_seed(settings.seed)
+        self.studio = Studio(model, samples, folder, host) if samples is not None and team.leads else None
         if self.device.type != "cpu":
             host.make_room()
         self.decoder = twin(model.module.decoder, self.device, self.dtype)
@@ -146,7 +186,10 @@ class _Run:
         if settings.gradient_checkpointing:
             keep_little(self.decoder)
         self.parameters = dict(self.trained.named_parameters())
-        self.optimizer = make_optimizer(self.trained.parameters(), settings)
+        try:
+            self.optimizer = make_optimizer(self.trained.parameters(), settings)
+        except OptimizerMissing as error:
+            raise TrainError(str(error)) from error
         self.step, self.ema, self.skipped, self.spent = 0, None, 0, 0.0
         self.saved: tuple[int, bool] = (0, True)
         if before is not None:
@@ -155,10 +198,15 @@ class _Run:
             self.trained.load(start)
         self.at_rest = self.generator.get_state()
         self.torn = False
+        team.wait()
 
     def say(self, text: str) -> None:
         self.notes.append(text)
+        if not self.team.leads:
+            return
         self.host.say(text)
+        if self.on_note is not None:
+            self.on_note(text)
 
     def _dtype(self) -> torch.dtype:
         if self.device.type == "cpu":
@@ -176,8 +224,9 @@ class _Run:
         advice = "Go on with what it was started with, or give this one another name."
         then, now = dict(before.run["settings"]), self.identity["settings"]
         for name, value in now.items():
-            if name not in FREE_ON_RESUME and then.get(name) != value:
-                raise TrainError(f"{where} with {name} {then.get(name)}, not {value}. {advice}")
+            before_it = then.get(name, getattr(TrainSettings, name))
+            if name not in FREE_ON_RESUME and before_it != value:
+                raise TrainError(f"{where} with {name} {before_it}, not {value}. {advice}")
         titles = {
             "data": "other training data",
             "model": "another model",
@@ -193,12 +242,14 @@ class _Run:
 
     def _go_on(self, before: Checkpoint) -> None:
         self.trained.load(before.adapter)
-        checkpoint.restore_optimizer(self.optimizer, self.parameters, before.optimizer, before.numbers)
+        restore_optimizer(self.optimizer, self.parameters, before.optimizer, before.numbers)
         at = before.progress
         self.step, self.ema, self.skipped, self.spent = at.step, at.ema, at.skipped, at.seconds
         self.generator.set_state(torch.frombuffer(bytearray(at.random), dtype=torch.uint8))
         self.saved = (at.step, before.stays)
-        if at.step < self.total:
+        if self.kept and at.step < self.total:
+            self.say(f"The run was stopped after step {at.step} of {self.total} and is kept as it is.")
+        elif at.step < self.total:
             self.say(f"Training goes on after step {at.step} of {self.total}.")
 
     def _progress(self) -> Progress:
@@ -216,13 +267,16 @@ class _Run:
     def save(self, why: str, stays: bool) -> None:
         """Write a checkpoint of the last complete step, unless there is one. Raises OSError."""
         step, stayed = self.saved
+        if not self.team.leads:
+            self.saved = (self.step, stays)
+            return
         if self.step == step:
             if stays and not stayed:
                 checkpoint.keep(self.folder / checkpoint.FOLDER / checkpoint.name_of(step), why)
                 self.saved = (step, True)
             return
         self.log.sync()
-        tensors, numbers = checkpoint.optimizer_state(self.optimizer, self.parameters)
+        tensors, numbers = optimizer_state(self.optimizer, self.parameters)
         adapter = self.trained.adapter(self.folder.name)
         made = Checkpoint(adapter, self._progress(), self.identity, tensors, numbers, why, stays)
         checkpoint.write(self.folder, made)
@@ -236,23 +290,26 @@ class _Run:
         on_point: Callable[[Point], None] | None,
         on_epoch: Callable[[int, Callable[[], Adapter]], None] | None,
     ) -> TrainResult:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.clean(self.folder, (RUN, LOSSES, FINAL))
-        checkpoint.replace_text(self.folder / RUN, json.dumps(self._described(), indent=1, sort_keys=True) + "\n")
-        self.log = LossLog(self.folder / LOSSES, self.step)
-        if self.step and not self.log.points:
-            self.say(f"The loss curve before step {self.step} is gone; the run itself is whole.")
+        if self.team.leads:
+            self._open()
         self.should_stop, self.began = should_stop, self.step
         self.started = self.guarded = time.monotonic()
         self.retry_at, self.full = 0.0, False
+        self.trouble: Exception | None = None
         stopped = False
         try:
             self._report()
+            if self.kept and self.step < self.total:
+                raise _Stopped
+            self._record(again=False)
             while self.step < self.total:
-                self._take_step(on_point)
-                if self.step % self.an_epoch == 0 and on_epoch is not None:
-                    on_epoch(self.step // self.an_epoch, self._listen)
-                self._guard()
+                point = self._take_step()
+                try:
+                    self._tell(point, on_point, on_epoch)
+                except Exception as error:
+                    if self.team.count == 1 or self.step == self.total:
+                        raise
+                    self.trouble = error  # the others wait for this process; it leaves together with them
         except _Stopped:
             stopped = True
         except BaseException as error:
@@ -262,25 +319,27 @@ class _Run:
             self.optimizer.zero_grad(set_to_none=True)
         return self._finish(stopped)
 
-    def _take_step(self, on_point: Callable[[Point], None] | None) -> None:
+    def _open(self) -> None:
+        """Everything that a run has in its folder from the start."""
+        checkpoint.clean(self.folder, (RUN, LOSSES, FINAL))
+        checkpoint.replace_text(self.folder / RUN, json.dumps(self._described(), indent=1, sort_keys=True) + "\n")
+        self.log = LossLog(self.folder / LOSSES, self.step)
+        if self.step and not self.log.points:
+            self.say(f"The loss curve before step {self.step} is gone; the run itself is whole.")
+
+    def _take_step(self) -> Point:
         """One optimizer step: a window of passes, whose gradients are averaged."""
         epoch, within = divmod(self.step, self.an_epoch)
         passes = self.batches(epoch)
         first = within * self.settings.accumulation
         window = passes[first : first + self.settings.accumulation]
-        found = []
-        for batch in window:
-            self._look_up()
-            found.append(self._learn(batch, len(window)))
-        self._look_up()
+        found = self._passes(window)
         loss = sum(found) / len(found)
         norm = self._clipped()
         rate = self.settings.rate(self.step, self.total)
         self.torn = True
         if math.isfinite(norm):
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
+            take_step(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         self.skipped = 0 if math.isfinite(norm) else self.skipped + 1
         self.step += 1
@@ -288,7 +347,8 @@ class _Run:
         self.at_rest = self.generator.get_state()
         self.torn = False
         point = Point(self.step, epoch + 1, loss, self.ema, rate, norm)
-        self._note(point)
+        if self.team.leads:
+            self._note(point)
         if self.skipped:
             self.say(f"The gradients of step {self.step} are no numbers; the step was left out.")
         if self.skipped >= MOST_SKIPPED:
@@ -296,9 +356,71 @@ class _Run:
                 f"The gradients were no numbers {MOST_SKIPPED} steps in a row, up to step {self.step}. Start a new run "
                 "with a lower learning rate, or with precision fp32; the checkpoints before are kept."
             )
+        return point
+
+    def _passes(self, window: Sequence[Sequence[int]]) -> list[float]:
+        """Gradients of a window; the loss of each of its passes. Where several processes share it, all end alike."""
+        found, trouble = [0.0] * len(window), self.trouble
+        try:
+            for index, batch in enumerate(window):
+                self._look_up()
+                if self.team.mine(index):
+                    found[index] = self._learn(batch, len(window))
+                else:
+                    self._pass_over(batch)
+            self._look_up()
+        except BaseException as error:
+            if self.team.count == 1:
+                raise
+            trouble = trouble or error
+        if self.team.count == 1:
+            return found
+        kinds = (isinstance(trouble, _Stopped), trouble is not None and self.host.is_cancel(trouble))
+        state = [*map(float, kinds), float(trouble is not None and not any(kinds))]
+        *found, stopped, cancelled, failed = self.team.add_up(self.trained.parameters(), [*found, *state])
+        if trouble is not None:
+            raise trouble
+        if failed:
+            raise TrainError("Another process of this run failed; its own message says why.")
+        if cancelled:
+            raise hosts.Cancelled("Stopped by the user.")
+        if stopped:
+            raise _Stopped
+        return found
+
+    def _tell(
+        self,
+        point: Point,
+        on_point: Callable[[Point], None] | None,
+        on_epoch: Callable[[int, Callable[[], Adapter]], None] | None,
+    ) -> None:
+        """What is done between two steps."""
+        if not self.team.leads:
+            return
         if on_point is not None:
             on_point(point)
         self._report()
+        if self.step % self.an_epoch == 0:
+            if on_epoch is not None:
+                on_epoch(self.step // self.an_epoch, self._listen)
+            self._record()
+        self._guard()
+
+    def _record(self, again: bool = True) -> None:
+        """A sample, where one is due; one that cannot be made is no reason to end."""
+        epoch, within = divmod(self.step, self.an_epoch)
+        if self.studio is None or within or not epoch or not self.studio.due(epoch):
+            return
+        if not again and self.studio.path(epoch).is_file():
+            return
+        try:
+            self.studio.record(self.decoder, self.trained, self.null, epoch)
+        except Exception as error:
+            if self.host.is_cancel(error):
+                raise
+            if is_out_of_memory(error):
+                empty_cache()
+            self.say(f"The sample of epoch {epoch} could not be made: {error}")
 
     def _look_up(self) -> None:
         self.host.check_cancelled()
@@ -313,16 +435,27 @@ class _Run:
         size = self.settings.batch_size
         return [order[first : first + size] for first in range(0, len(order), size)]
 
-    def _learn(self, batch: Sequence[int], passes: int) -> float:
-        """Gradients of the mean loss of ``batch``; items of one shape run side by side, others alone, none padded."""
+    def _groups(self, batch: Sequence[int]) -> Iterator[tuple[list[TrainItem], losses.Draw, int]]:
+        """Items of one shape, what chance decides for them, and a seed for the rest."""
         groups: dict[tuple[int, int], list[TrainItem]] = {}
         for index in batch:
             groups.setdefault(self.items[index].shape, []).append(self.items[index])
-        total = 0.0
         for rows in groups.values():
-            draw = self._draw((len(rows), *rows[0].latents.shape)).to(self.device)
+            draw = self._draw((len(rows), *rows[0].latents.shape))
+            yield rows, draw, int(torch.randint(2**31, (), generator=self.generator))
+
+    def _pass_over(self, batch: Sequence[int]) -> None:
+        """Draw what another process draws for ``batch``."""
+        for _ in self._groups(batch):
+            pass
+
+    def _learn(self, batch: Sequence[int], passes: int) -> float:
+        """Gradients of the mean loss of ``batch``; items of one shape run side by side, others alone, none padded."""
+        total = 0.0
+        for rows, draw, seed in self._groups(batch):
+            draw = draw.to(self.device)
             target, given, conditions = self._tensors(rows)
-            with seeded(self.device, int(torch.randint(2**31, (), generator=self.generator))):
+            with seeded(self.device, seed):
                 made = losses.batch_losses(self.decoder, target, given, conditions, self.null, draw, self.dtype)
                 weighted = made * losses.snr_weights(draw.t, self.settings.min_snr) if self.settings.min_snr else made
                 (weighted.sum() / (len(batch) * passes)).backward()
@@ -391,7 +524,7 @@ class _Run:
             empty_cache()
         if not self.torn:
             try:
-                self.save("cancel" if isinstance(error, hosts.Cancelled) else "error", stays=False)
+                self.save("cancel" if self.host.is_cancel(error) else "error", stays=False)
             except OSError as refused:
                 self._say_full(refused)
         kept = f"The checkpoint of step {self.saved[0]} is kept" if self.saved[0] else "Nothing was trained before"
@@ -407,7 +540,8 @@ class _Run:
         final = self.folder / FINAL
         try:
             self.save("stop" if stopped else "end", stays=True)
-            write_peft(adapter, final, overwrite=True)
+            if self.team.leads:
+                write_folder(adapter, final, overwrite=True)
         except OSError as error:
             raise TrainError(
                 f"Training is at step {self.step}, but the result cannot be written to {self.folder} "
@@ -420,7 +554,7 @@ class _Run:
             steps=self.step,
             epochs=self.step // self.an_epoch,
             total_steps=self.total,
-            points=tuple(self.log.points),
+            points=tuple(self.log.points) if self.team.leads else (),
             stopped=stopped,
             notes=tuple(self.notes),
         )
@@ -429,9 +563,11 @@ class _Run:
         return self.trained.adapter(f"{self.folder.name} after epoch {self.step // self.an_epoch}")
 
     def _report(self) -> None:
+        if not self.team.leads:
+            return
         text = f"training: step {self.step}/{self.total}, epoch {self.step // self.an_epoch}/{self.settings.epochs}"
         if self.ema is not None:
-            text += f", loss {self.ema:.4f}"
+            text += f", loss {self.ema:.4f}, lr {self.settings.rate(max(0, self.step - 1), self.total):.2g}"
         done = self.step - self.began
         if done and self.step < self.total:
             left = (time.monotonic() - self.started) / done * (self.total - self.step)
@@ -439,13 +575,21 @@ class _Run:
         self.host.on_progress(self.step, self.total, text)
 
     def _described(self) -> dict[str, Any]:
-        """What ``run.json`` tells a reader."""
+        """What ``run.json`` tells a reader, and whoever goes on with the run; see :mod:`training.plan`."""
+        items = [
+            {
+                **{"name": item.name, "file": item.path, "seconds": item.seconds, "repeat": item.repeat},
+                **{"tag": str(item.about.get("tag", ""))},
+            }
+            for item in self.items
+        ]
         return {
             **self.identity,
-            "items": [{"name": item.name, "seconds": item.seconds, "repeat": item.repeat} for item in self.items],
+            "items": items,
             "steps": self.total,
             "model_files": list(self.model.report.files),
             "model_kind": self.model.kind,
+            "samples": None if self.studio is None else self.studio.described(),
             "torch": torch.__version__,
         }
 
@@ -465,26 +609,6 @@ def _check(model: DiffusionModel, items: Sequence[TrainItem], settings: TrainSet
     require_plain_weights(model.module.decoder, settings.targets(model.config))
     if any(item.context is None for item in items):
         silence_of(model, 1)
-
-
-def make_optimizer(parameters: Sequence[Tensor], settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW as the settings ask.
-
-    Raises:
-        TrainError: adamw8bit without bitsandbytes, or not on an NVIDIA card.
-    """
-    how = {"lr": settings.learning_rate, "betas": BETAS, "eps": EPS, "weight_decay": settings.weight_decay}
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, **how)
-    if parameters[0].device.type != "cuda":
-        raise TrainError("adamw8bit needs an NVIDIA card. Choose adamw.")
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError as error:
-        raise TrainError(
-            "adamw8bit needs the package bitsandbytes (pip install bitsandbytes). Install it, or choose adamw."
-        ) from error
-    return AdamW8bit(parameters, **how)
 
 
 @contextmanager

@@ -7,6 +7,7 @@
 //   drop=FILE    drop a file on the canvas  shot=FILE    picture of the graph alone; overlapping nodes
 //   click=CSS    click an element           page=FILE    picture of the page as it is
 //   eval=JS      value of an expression     wait=JS      wait until an expression is true
+//   reload       the page, as with F5
 //
 // `problems` lists page errors, console errors and warnings, toasts, dialogs, missing nodes, models and media,
 // each with the number of its step (0: while the page opened).
@@ -233,10 +234,17 @@ const STEPS = {
     await page.screenshot({ path: file });
     return { file: resolve(file) };
   },
+  reload: (page) => page.reload().then(() => ready(page)),
   click: (page, selector) => page.click(selector, { timeout: 10000 }).then(() => settle(page)),
   eval: async (page, code) => ({ value: await page.evaluate(`(async () => (${code}))()`) }),
   wait: (page, code) => page.waitForFunction(code, null, { timeout: 30000 }).then(() => undefined),
 };
+
+async function ready(page) {
+  await page.waitForFunction(() => window.app?.extensionManager && window.app.rootGraph, null, { timeout: 60000 });
+  await page.waitForFunction(() => !window.__store("workspace").spinner, null, { timeout: 60000 });
+  await page.waitForTimeout(500);
+}
 
 async function open(browser) {
   const [width, height] = options.size.split("x").map(Number);
@@ -259,15 +267,14 @@ async function open(browser) {
     if (type === "error" || type === "warning") report(`console ${type}`, message.text(), message.location().url);
   });
   page.on("dialog", (dialog) => {
+    if (dialog.type() === "beforeunload") return dialog.accept(); // reload leaves an unsaved workflow behind
     report("browser dialog", dialog.message());
     dialog.dismiss().catch(() => {});
   });
   await page.exposeFunction("reportToast", (kind, text) => report(`toast ${kind}`, text));
   await page.addInitScript(`${STORES}\nwindow.showBounds = ${showBounds};\n(${watchToasts})();`);
   await page.goto(options.url);
-  await page.waitForFunction(() => window.app?.extensionManager && window.app.rootGraph, null, { timeout: 60000 });
-  await page.waitForFunction(() => !window.__store("workspace").spinner, null, { timeout: 60000 });
-  await page.waitForTimeout(500);
+  await ready(page);
   return page;
 }
 

@@ -121,12 +121,17 @@ def essence(prompt: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+FEW: dict[str, Any] = {"epochs": 3, "rank": 4, "samples_every": 2}
+"""Settings of training for a run that is not waited for long."""
+
+
 def with_seconds(prompt: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """The same prompt for another length of music."""
+    """The same prompt for another length of music, and with little training."""
     prompt = json.loads(json.dumps(prompt))
     for node in prompt.values():
         if isinstance(node["inputs"].get("duration"), (int, float)):
             node["inputs"]["duration"] = seconds
+        node["inputs"] |= {name: value for name, value in FEW.items() if name in node["inputs"]}
     return prompt
 
 
@@ -214,7 +219,8 @@ def visit(server: ComfyServer, pictures: Path) -> Any:
     shorten = (
         "app.rootGraph.nodes.forEach(n => n.widgets?.forEach(w => {"
         f" if (w.name === 'duration' && (w.value > {SHORT} || w.value <= 0))"
-        f" {{ w.value = {SHORT}; w.callback?.(w.value) }} }}))"
+        f" {{ w.value = {SHORT}; w.callback?.(w.value) }}"
+        f" if (w.name in {json.dumps(FEW)}) {{ w.value = {json.dumps(FEW)}[w.name]; w.callback?.(w.value) }} }}))"
     )
 
     @functools.cache

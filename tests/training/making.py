@@ -1,6 +1,8 @@
 """Small runs on the tiny models, and a process that can be killed in the middle of one.
 
-``python -m tests.training.making FOLDER N`` trains and kills itself, as ``kill -9`` does, at the N-th event.
+``python -m tests.training.making FOLDER N`` trains and kills itself, as ``kill -9`` does, at the N-th event;
+``FOLDER together N`` is one of several processes of a run, which fails, cancels or stops (``N`` of ``fail:1:3``: in
+process 1 at its third look up).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ if __name__ == "__main__":
 
     pack.load()
 
-from acestep_graph.acestep_core.host import Host
+from acestep_graph.acestep_core.host import Cancelled, Host
 from acestep_graph.acestep_core.training import checkpoint, trainer
 from acestep_graph.acestep_core.training.items import TrainItem
 from acestep_graph.acestep_core.training.settings import TrainSettings
@@ -105,6 +107,32 @@ def die():
     os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
-if __name__ == "__main__":
+def run_together(folder, how):
+    """Train as one of the processes that the environment tells of; print what the leading one has seen."""
+    from acestep_graph.acestep_core.training import parallel
+
+    team = parallel.join(cpu=True)
+    kind, rank, at = (how.split(":") + ["0", "0"])[:3]
+    looks = []
+
+    class Watched(Host):
+        def check_cancelled(self):
+            looks.append(1)
+            if (int(rank), int(at)) == (team.rank, len(looks)) and kind != "stop":
+                raise Cancelled("Stopped by the user.") if kind == "cancel" else RuntimeError("the card fell off")
+
+    def stop():
+        return kind == "stop" and team.rank == int(rank) and len(looks) >= int(at)
+
+    try:
+        done = run(folder, host=Watched(output=folder, device="cpu"), team=team, should_stop=stop)
+        print(f"{team.rank}: steps {done.steps}, stopped {done.stopped}, points {len(done.points)}", flush=True)
+    except Exception as error:
+        print(f"{team.rank}: {type(error).__name__} {error}", flush=True)
+
+
+if __name__ == "__main__" and sys.argv[2] == "together":
+    run_together(Path(sys.argv[1]), sys.argv[3])
+elif __name__ == "__main__":
     with Events(int(sys.argv[2]), die):
         run(Path(sys.argv[1]))

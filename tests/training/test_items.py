@@ -25,6 +25,20 @@ def test_a_file_gives_back_the_item(tmp_path, dtype, with_context):
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["song 🎵.safetensors"]
 
 
+def test_equal_items_are_equal_files(tmp_path):
+    about = {"prompt": "folk", "bpm": 90}
+    item = TrainItem("tide", torch.ones(4, 64), torch.ones(2, 8), torch.ones(4, 128), 2, about)
+    raw = save_item(item, tmp_path / "a.safetensors").read_bytes()
+    assert save_item(item, tmp_path / "b.safetensors").read_bytes() == raw
+    header = raw[8 : 8 + int.from_bytes(raw[:8], "little")].decode()
+    assert header == json.dumps(json.loads(header), sort_keys=True, separators=(",", ":")).ljust(len(header))
+
+
+def test_an_item_knows_its_file(tmp_path):
+    path = save_item(items()[0], tmp_path / "a.safetensors")
+    assert items()[0].path == "" and load_item(path).path == str(path)
+
+
 def test_a_view_is_stored_alone(tmp_path):
     whole = torch.randn(100, 64)
     path = save_item(TrainItem("part", whole[10:20], torch.randn(1, 8).expand(5, 8)), tmp_path / "a.safetensors")

@@ -8,14 +8,16 @@ import torch
 from acestep_graph.acestep_core.checkpoints.header import CheckpointError
 from acestep_graph.acestep_core.lora.apply import active, with_adapter
 from acestep_graph.acestep_core.lora.formats import read_adapter
+from acestep_graph.acestep_core.lora.writing import write_folder
 from acestep_graph.acestep_core.training import losses
 from acestep_graph.acestep_core.training.adapters import Trainable, keep_little, require_plain_weights, twin
-from acestep_graph.acestep_core.training.settings import TrainSettings
+from acestep_graph.acestep_core.training.settings import TrainSettings, adapter_parameters
 from tests import models
 from tests.pack import ROOT
 
 CPU = torch.device("cpu")
 METHODS = pytest.mark.parametrize("method", ["lora", "dora"])
+ALL = pytest.mark.parametrize("method", ["lora", "dora", "lokr"])
 
 
 def made(method="lora", kind="turbo", **more):
@@ -34,21 +36,26 @@ def filled(trained, seed=3):
     draws = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for layer in trained.layers.values():
-            layer.up.copy_(0.2 * torch.randn(layer.up.shape, generator=draws))
-            if layer.magnitude is not None:
-                layer.magnitude.mul_(1 + 0.1 * torch.rand(layer.magnitude.shape, generator=draws))
+            change = layer.change()
+            for tensor in change.tensors():
+                if not tensor.any():
+                    tensor.copy_(0.2 * torch.randn(tensor.shape, generator=draws))
+            if change.magnitude is not None:
+                change.magnitude.mul_(1 + 0.1 * torch.rand(change.magnitude.shape, generator=draws))
 
 
-@METHODS
+@ALL
 @pytest.mark.parametrize("kind", ["turbo", "base", "xl-turbo"])
 def test_a_fresh_adapter_changes_nothing(method, kind):
     decoder, trained = made(method, kind, dropout=0.5)
     with torch.no_grad():
         assert torch.equal(decoder(*inputs()), models.diffusion(kind).module.decoder(*inputs()))
-    assert all(bool(layer.down.any()) and not layer.up.any() for layer in trained.layers.values())
+    for layer in trained.layers.values():
+        assert layer.change().magnitude is not None or layer.change().is_zero()
+        assert sum(not tensor.any() for tensor in layer.change().tensors()) == 1
 
 
-@METHODS
+@ALL
 def test_what_is_trained_is_what_plays(method):
     model = models.diffusion()
     decoder, trained = made(method)
@@ -60,7 +67,7 @@ def test_what_is_trained_is_what_plays(method):
         assert not torch.allclose(played, model.module.decoder(*inputs()), atol=1e-2)
 
 
-@METHODS
+@ALL
 def test_gradients_reach_every_parameter_and_no_weight(method):
     decoder, trained = made(method)
     filled(trained)
@@ -69,7 +76,7 @@ def test_gradients_reach_every_parameter_and_no_weight(method):
     assert not any(parameter.requires_grad for parameter in decoder.parameters())
 
 
-@METHODS
+@ALL
 def test_gradient_checkpointing_gives_the_same_gradients_with_dropout(method):
     found = []
     for little in (False, True):
@@ -90,6 +97,41 @@ def test_dropout_is_for_training_only():
         assert not torch.equal(decoder(*inputs()), decoder(*inputs()))
         trained.train(False)
         assert torch.equal(decoder(*inputs()), decoder(*inputs()))
+
+
+@pytest.mark.parametrize("rank", [2, 64])
+@pytest.mark.parametrize("factor", [0, 2])
+def test_lokr_is_split_as_lycoris_splits(rank, factor):
+    """Whole where the rank is at least half the longer side of the larger matrix; the scale is 1 then."""
+    _, trained = made("lokr", rank=rank, factor=factor)
+    for name, layer in trained.layers.items():
+        change, weight = layer.change(), models.diffusion().module.decoder.get_submodule(name).weight
+        (a, b), right = change.form.left[0].shape, change.form.right
+        c, d = right[0].shape[0], right[-1].shape[1]
+        assert (a * c, b * d) == tuple(weight.shape)
+        assert a <= c and b <= d and (factor == 0 or max(a, b) <= factor)
+        whole = rank >= max(c, d) / 2
+        assert (len(right), change.rank) == ((1, None) if whole else (2, rank))
+        assert change.scale == (1 if whole else 8 / rank)
+    settings = trained.settings
+    numbers = sum(parameter.numel() for parameter in trained.parameters())
+    assert adapter_parameters(models.diffusion().config, settings) == numbers
+
+
+@pytest.mark.parametrize("rank", [2, 64])
+def test_lokr_goes_on_from_a_file_of_its_own_size_alone(tmp_path, rank):
+    _, trained = made("lokr", rank=rank)
+    filled(trained)
+    stored = read_adapter(write_folder(trained.adapter("jazz"), tmp_path / "jazz"), models.diffusion().config)
+    _, again = made("lokr", rank=rank)
+    again.load(stored)
+    assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), again.parameters(), strict=True))
+    _, other = made("lokr", rank=rank, factor=2)
+    with pytest.raises(ValueError, match="the factor it was trained with"):
+        other.load(stored)
+    _, lora = made("lora")
+    with pytest.raises(ValueError, match="is LoKr, but the method is lora"):
+        lora.load(stored)
 
 
 def test_the_twin_shares_weights_and_nothing_else():

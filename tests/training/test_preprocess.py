@@ -245,7 +245,7 @@ def test_stopping_within_a_song_leaves_no_debris(songs, tmp_path):
 
 
 def test_a_full_disk_stops_and_keeps_what_is_done(songs, tmp_path, monkeypatch):
-    original, calls = pre._save_item, []
+    original, calls = pre.save_item, []
 
     def full(item, path):
         calls.append(path)
@@ -253,10 +253,10 @@ def test_a_full_disk_stops_and_keeps_what_is_done(songs, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         return original(item, path)
 
-    monkeypatch.setattr(pre, "_save_item", full)
+    monkeypatch.setattr(pre, "save_item", full)
     with pytest.raises(OSError, match="No space"):
         run(songs, tmp_path / "out")
-    monkeypatch.setattr(pre, "_save_item", original)
+    monkeypatch.setattr(pre, "save_item", original)
     second = run(songs, tmp_path / "out")
     assert (second.kept, second.failed) == (("tide.wav",), ())
 

@@ -77,6 +77,7 @@ def test_targets_are_layers_of_the_decoder(more, count, kind):
 def test_parameters_of_the_published_size():
     assert module.adapter_parameters(BIG, TrainSettings()) == 44_040_192
     assert module.adapter_parameters(BIG, TrainSettings(mlp=True)) == 81_788_928
+    assert module.adapter_parameters(BIG, TrainSettings(method="lokr")) == 786_432
 
 
 @pytest.mark.parametrize("config", [BIG, XL, *(models.diffusion(kind).config for kind in ("turbo", "xl-turbo"))])
@@ -108,6 +109,8 @@ def test_more_work_takes_more_memory():
     assert module.memory_estimate(XL, plain, 120).total > total
     assert module.memory_estimate(BIG, plain, 120, bf16=False).total > total
     assert module.memory_estimate(BIG, TrainSettings(optimizer="adamw8bit"), 120).total < total
+    lokr = module.memory_estimate(BIG, TrainSettings(method="lokr"), 120)
+    assert lokr.adapter < 0.02 and lokr.activations > module.memory_estimate(BIG, plain, 120).activations
 
 
 def test_settings_import_no_torch():
