@@ -10,6 +10,7 @@ import pytest
 from tests.pack import ROOT
 
 MODULES = sorted((ROOT / "web").rglob("*.js"))
+LOCALES = sorted(path for path in (ROOT / "locales").glob("*/*.json") if path.stem != "help")
 NODE = shutil.which("node")
 OLDEST = 20
 
@@ -47,8 +48,21 @@ def test_text_is_never_run(path):
 def test_every_text_of_the_canvas_is_in_the_english_file_and_used():
     texts = json.loads((ROOT / "locales/en/main.json").read_text("utf-8"))["acestepGraph"]
     source = "\n".join(path.read_text("utf-8") for path in MODULES)
-    used = set(re.findall(r'"((?:player|panel|about|send|use|workflow|compare|dice)\.[a-z. ]+)"', source))
+    used = set(re.findall(r'"((?:player|panel|about|send|use|workflow|compare|dice|train|table)\.[a-z. ]+)"', source))
     assert used == set(texts)
+
+
+@pytest.mark.parametrize("path", LOCALES, ids=lambda path: "/".join(path.parts[-2:]))
+def test_no_text_that_the_frontend_reads_holds_signs_of_its_own(path):
+    """It takes braces and @ in names and tooltips for signs of its message format, and stops at them."""
+
+    def texts(content):
+        return [text for inner in content.values() for text in texts(inner)] if isinstance(content, dict) else [content]
+
+    content = json.loads(path.read_text("utf-8"))
+    if path.stem == "main":
+        content = {key: value for key, value in content.items() if key != "acestepGraph"}  # read by our own words.js
+    assert not [text for text in texts(content) if re.search(r"[{}@]", text)]
 
 
 def test_settings_and_commands_are_named_in_the_english_files():

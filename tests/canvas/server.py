@@ -60,12 +60,21 @@ class ComfyServer:
         folder: an empty folder for everything the server writes (input, output, temp, user, log).
         models: folder of model folders, seen by the server as its ``models``; an empty one where None.
         arguments: further words for ComfyUI's command line.
+        packs: folders of further packs. environment: further variables.
 
     ``COMFYUI_PATH`` names the ComfyUI checkout, ``COMFYUI_PYTHON`` the Python that runs it (default: this one).
     """
 
-    def __init__(self, folder: Path, models: Path | None = None, arguments: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        folder: Path,
+        models: Path | None = None,
+        arguments: tuple[str, ...] = (),
+        packs: tuple[Path, ...] = (),
+        environment: dict[str, str] | None = None,
+    ):
         self.folder, self.models, self.arguments = Path(folder), models, arguments
+        self.packs, self.environment = packs, {**os.environ, **(environment or {})}
         self.comfyui = Path(os.environ["COMFYUI_PATH"]).resolve()
         self.log_file = self.folder / "server.log"
         self.url = ""
@@ -76,6 +85,8 @@ class ComfyServer:
         for name in ("custom_nodes", "input", "output", "user/default"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         (self.folder / "custom_nodes" / PACK).symlink_to(ROOT, target_is_directory=True)
+        for pack in self.packs:
+            (self.folder / "custom_nodes" / pack.name).symlink_to(pack, target_is_directory=True)
         if self.models:
             (self.folder / "models").symlink_to(Path(self.models).resolve(), target_is_directory=True)
         with socket.socket() as probe:
@@ -85,10 +96,12 @@ class ComfyServer:
         python = os.environ.get("COMFYUI_PYTHON") or sys.executable
         command = [python, "-c", LAUNCH, "--cpu", "--listen", "127.0.0.1", "--port", str(port)]
         command += ["--database-url", "sqlite:///:memory:", "--base-directory", str(self.folder)]
-        command += ["--disable-all-custom-nodes", "--whitelist-custom-nodes", PACK, *self.arguments]
+        command += ["--disable-all-custom-nodes", "--whitelist-custom-nodes", PACK]
+        command += [*(pack.name for pack in self.packs), *self.arguments]
         started = time.monotonic()
         with self.log_file.open("wb") as log:
-            self.process = subprocess.Popen(command, cwd=self.comfyui, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            where = {"cwd": self.comfyui, "env": self.environment}
+            self.process = subprocess.Popen(command, **where, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         try:
             self._wait_until_ready(180)
         except BaseException:

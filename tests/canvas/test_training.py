@@ -45,7 +45,7 @@ LEARN = """
   const settings = put("ACEStepTrainingSettings", [1530, 0], quick, {});
   const song = put("ACEStepSong", [1890, 300], { instrumental: true, duration: 10 }, {});
   const run = { tensors: [tensors, "tensors"], settings: [settings, "settings"], song: [song, "song"] };
-  const train = put("ACEStepTrainLoRA", [1100, 0], { name: "jazz", samples_every: 3 }, { ...wires, ...run });
+  const train = put("ACEStepTrainLoRA", [1100, 0], { name: "RUN", samples_every: 3 }, { ...wires, ...run });
   put("ACEStepExportLoRA", [1890, 0], {}, { run: [train, "run"] });"""
 TRAINING = "app.rootGraph.nodes.find(n => n.comfyClass === 'ACEStepTrainLoRA').acestepTraining"
 TABLE = "app.rootGraph.nodes.find(n => n.comfyClass === 'ACEStepEditDataset').acestepTable"
@@ -55,6 +55,7 @@ STATE = f"{TRAINING}.told.state"
 QUEUE = "app.queuePrompt(0)"
 KEEP = "sessionStorage.setItem('graph', JSON.stringify(app.rootGraph.serialize()))"
 BACK = "app.loadGraphData(JSON.parse(sessionStorage.getItem('graph')))"
+SHOWN = "document.querySelectorAll('.acestep-changed').length"
 ROWS = "document.querySelectorAll('.acestep-table tbody tr:not(.acestep-open)')"
 HISTORY = "fetch('/history').then(answer => answer.json())"
 PAUSE = "new Promise(done => setTimeout(done, {}))"
@@ -78,7 +79,7 @@ def test_a_run_is_watched_cancelled_continued_and_kept(
     script, tag = Script(), renderer.replace(" ", "-").replace(".", "")
     do = script.do
     do("clear")
-    do(graph(SONGS, LEARN))
+    do(graph(SONGS, LEARN.replace("RUN", tag)))
     do(f"eval={QUEUE}")
     do(f"wait={TRAINING}.points.length > 10")
     do(f"eval={STEPS}.length", "soon")
@@ -116,7 +117,7 @@ def test_a_run_is_watched_cancelled_continued_and_kept(
     do(f"eval={at('[data-action=stop]')}.click()")
     do(f"wait={STATE} === 'stopped'")
     do(f"eval={STEPS}", "kept")
-    do("wait=(async () => !(await (await fetch('/queue')).json()).queue_running.length)()")
+    do(f"eval=(async () => {{ while (Object.keys(await {HISTORY}).length < 2) await {PAUSE.format(200)} }})()")
     do(
         "eval=fetch('/history').then(a => a.json()).then(all => Object.values(all).map(o => o.status.status_str))",
         "ends",
@@ -126,7 +127,7 @@ def test_a_run_is_watched_cancelled_continued_and_kept(
     name = "app.rootGraph.nodes.find(n => n.comfyClass === 'ACEStepTrainLoRA').widgets.find(w => w.name === 'name')"
     do(f"eval=({name}.value = 'nothing', {name}.callback?.('nothing'))")
     do(f"wait={STATE} === 'unknown' && {STEPS}.length === 0")
-    do(f"eval=({name}.value = 'jazz', {name}.callback?.('jazz'))")
+    do(f"eval=({name}.value = '{tag}', {name}.callback?.('{tag}'))")
     do(f"wait={STEPS}.length > 0")
     do(f"eval={STATE}", "found again")
     do("prompt", "prompt")
@@ -146,8 +147,8 @@ def test_a_run_is_watched_cancelled_continued_and_kept(
     assert found["kept"] == list(range(1, len(found["kept"]) + 1))
     assert found["ends"] == ["error", "success"], "cancelled, then stopped and kept"
     assert found["found again"] == "stopped"
-    exported = list((server.folder / "models" / "loras").rglob("*.safetensors"))
-    assert [path.stem for path in exported] == ["jazz"], "the nodes behind it ran in the same queue item"
+    exported = server.folder / "models" / "loras" / f"{tag}.safetensors"
+    assert exported.is_file(), "the nodes behind it ran in the same queue item"
     inputs = next(n["inputs"] for n in found["prompt"]["output"].values() if n["class_type"] == "ACEStepTrainLoRA")
     assert "training" not in inputs
     assert found["left behind"] == 0
@@ -204,13 +205,17 @@ def test_songs_are_edited_in_the_table(
     do("eval=document.querySelector('.acestep-dataset .acestep-status').textContent", "kept")
     do("run=60")
     do(f"wait={TABLE}.table.rows.length === 8")
-    do("eval=document.querySelectorAll('.acestep-changed').length", "marked")
+    do(f"eval={SHOWN}", "marked")
     do(typed(cell(0, "bpm"), "120"))
     do(f"eval={PAUSE.format(100)}")
     for row in (1, 2, 3):
         do(f"eval={ROWS}[{row}].querySelector('[data-action=undo]').click()")
         do(f"eval={PAUSE.format(100)}")
     do(f"eval={EDITS}.value", "put back")
+    for command in ("Undo", "Redo"):
+        do(f"eval=app.extensionManager.command.execute('Comfy.{command}')")
+        do(f"eval={PAUSE.format(1500)}")
+        do(f"eval=[{EDITS}.value, {SHOWN}, {TABLE}.element.isConnected]", command)
 
     broken = '{"example-bass.flac": {"bpm": 84}'
     do(f"eval=({EDITS}.value = {json.dumps(broken)}, {EDITS}.callback?.({EDITS}.value))")
@@ -225,6 +230,8 @@ def test_songs_are_edited_in_the_table(
     do("eval=document.querySelector('.acestep-dataset [data-action=text]').click()")
     do(f"eval={PAUSE.format(500)}")
     do(f"eval={EDITS}.hidden", "hidden")
+    areas = "[...document.querySelectorAll('textarea')].filter(area => area.checkVisibility())"
+    do(f"eval={areas}.some(area => area.value === {EDITS}.value)", "seen")
     do(f"shot={pictures / f'table-text-{tag}.png'}")
     do("prompt", "prompt")
     found = script.run(server, renderer=renderer)
@@ -244,7 +251,9 @@ def test_songs_are_edited_in_the_table(
     assert shown["rows"][3]["instrumental"] is False and shown["original"][3]["instrumental"] is True
     assert found["kept"] == "Songs with edits: 4." and found["marked"] == 6
     assert json.loads(found["put back"]) == {"example-bass.flac": {"caption": "a warm bass, é"}}
+    assert json.loads(found["Undo"][0])["example-keyboard.flac"] and found["Undo"][1:] == [3, True]
+    assert found["Redo"] == [found["put back"], 1, True]
     assert "cannot be read" in found["broken"] and found["locked"] is True and found["left alone"] == broken
-    assert found["by hand"] == "61" and found["hidden"] is False
+    assert found["by hand"] == "61" and (found["hidden"], found["seen"]) == (False, True)
     (inputs,) = [n["inputs"] for n in found["prompt"]["output"].values() if n["class_type"] == "ACEStepEditDataset"]
     assert set(inputs) == {"dataset", "edits"} and inputs["edits"] == mended

@@ -1,12 +1,14 @@
-// The canvas side of ACE-Step Graph: players on nodes, dice on widgets, and the results panel.
+// The canvas side of ACE-Step Graph: players, trainings and tables on nodes, dice on widgets, and the results panel.
 
 import { app } from "../../../scripts/app.js";
-import { freshSeed, freshSeeds, nodeOfLocator, writeAll } from "./canvas.js";
+import { addElement, freshSeed, freshSeeds, nodeOfLocator, writeAll } from "./canvas.js";
+import { addTable, EDITOR, showOutput as showTable } from "./dataset.js";
 import { Panel } from "./panel.js";
 import { Player } from "./player.js";
 import { readCards } from "./pure/cards.js";
 import { descriptionValues, songValues } from "./pure/settings.js";
 import * as server from "./server.js";
+import { addTraining, listen, showOutput as showTraining, TRAINER } from "./training.js";
 import { loadWords, t } from "./words.js";
 
 const PLAYERS = ["ACEStepSaveResult", "ACEStepSaveAudio", "ACEStepPreviewAudio"];
@@ -41,12 +43,7 @@ function addStyle() {
  */
 function addPlayer(node) {
   const player = new Player({ lyrics });
-  const widget = node.addDOMWidget("audioUI", "ACESTEP_PLAYER", player.element, {
-    serialize: false,
-    hideOnZoom: false,
-    getMinHeight: () => 190,
-  });
-  widget.serialize = false;
+  addElement(node, "audioUI", "ACESTEP_PLAYER", player.element, 190);
   node.setSize([Math.max(node.size[0], WIDTH), node.size[1]]); // of new nodes; a workflow brings its own sizes
   node.acestepPlayer = player;
   const before = node.onExecuted;
@@ -121,16 +118,21 @@ app.registerExtension({
 
   nodeCreated(node) {
     if (PLAYERS.includes(node.comfyClass)) addPlayer(node);
+    if (node.comfyClass === TRAINER) addTraining(node);
+    if (node.comfyClass === EDITOR) addTable(node);
     if (DICE[node.comfyClass]) addDice(node, DICE[node.comfyClass]);
   },
 
   onNodeOutputsUpdated(outputs) {
     for (const [locator, output] of Object.entries(outputs ?? {})) {
       if (output?.acestep) nodeOfLocator(locator)?.acestepPlayer?.show(readCards(output.acestep));
+      if (output?.acestep_training) showTraining(nodeOfLocator(locator), output);
+      if (output?.acestep_dataset) showTable(nodeOfLocator(locator), output);
     }
   },
 
   setup() {
+    listen();
     app.extensionManager.registerSidebarTab({
       id: TAB,
       icon: "pi pi-headphones",

@@ -13,7 +13,7 @@ const LOADER = "ACEStepLoadResult";
 const GAP = 60;
 
 const root = () => app.rootGraph ?? app.graph;
-const widgetOf = (node, name) => node.widgets?.find((one) => one.name === name);
+export const widgetOf = (node, name) => node.widgets?.find((one) => one.name === name);
 
 /** Every node of the canvas with its id in a prompt, those inside subgraphs as "5:12". */
 function* everyNode(graph = root(), prefix = "") {
@@ -35,9 +35,23 @@ export function nodeOfLocator(locator) {
   return graph?.getNodeById(id) ?? null;
 }
 
-const isLinked = (node, name) => (node.inputs ?? []).some((input) => input.widget?.name === name && input.link != null);
+/** Whether a widget is fed by a link. */
+export const isLinked = (node, name) => (node.inputs ?? []).some((input) => input.widget?.name === name && input.link != null);
 const isActive = (node) => node.mode === undefined || node.mode === 0;
 const samplers = () => [...everyNode()].map(([, node]) => node).filter((node) => node.comfyClass === SAMPLER);
+
+/**
+ * An element at the end of a node, at least `height` high, that is saved nowhere. Nodes 2.0 goes on showing the element
+ * of a node that undo has put anew under its old number: the new one takes its place.
+ */
+export function addElement(node, name, type, element, height) {
+  const widget = node.addDOMWidget(name, type, element, { serialize: false, hideOnZoom: false, getMinHeight: () => height });
+  widget.serialize = false;
+  setTimeout(() => {
+    if (element.isConnected || node.graph !== app.canvas.graph) return;
+    document.querySelector(`.lg-node[data-node-id="${node.id}"] .${element.classList[0]}`)?.replaceWith(element);
+  });
+}
 
 /** Set a widget as if the user had. */
 export function write(node, name, value) {
@@ -48,6 +62,18 @@ export function write(node, name, value) {
   found.value = value;
   found.callback?.(value, app.canvas, node);
   return true;
+}
+
+/** Call `act` whenever a widget gets another value. */
+export function follow(node, name, act) {
+  const widget = widgetOf(node, name);
+  if (!widget) return;
+  const before = widget.callback;
+  widget.callback = function (...values) {
+    const answer = before?.apply(this, values);
+    act();
+    return answer;
+  };
 }
 
 /** Write several widgets of one node. */

@@ -13,6 +13,12 @@ const JUMP = 5;
 let sounding = null; // the player that plays; all others are silent
 const players = new Set(); // weak references to all of them
 
+/** Silence whatever plays, so that `player` (something with `stop`) is heard alone. */
+export function hearAlone(player) {
+  if (sounding && sounding !== player) sounding.stop();
+  sounding = player;
+}
+
 /** Where /view serves a file from. */
 export function address(file) {
   const { filename, subfolder, type } = file;
@@ -166,8 +172,7 @@ export class Player {
     const start = from ?? (this.loaded ? null : this.at);
     this.load();
     if (start) this.audio.currentTime = start;
-    if (sounding && sounding !== this) sounding.stop();
-    sounding = this;
+    hearAlone(this);
     try {
       await this.audio.play();
     } catch (error) {

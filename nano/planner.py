@@ -1,0 +1,205 @@
+"""Stage ``lm``: the planner learns to plan, write codes, understand, format and create, in the engine's own prompts.
+
+The embedding of an audio code is the sum of one vector for each level of its quantizer dimensions. The softmax over
+all codes is then a product of small ones and costs nothing, and codes that sound alike begin alike. On export the
+sums are written out as ordinary rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from acestep_graph.acestep_core.lm import prompts
+from acestep_graph.acestep_core.lm.prompts import END, END_THINK, THINK, Control, Prompt
+from acestep_graph.acestep_core.lm.settings import NO_INPUT
+from acestep_graph.acestep_core.models.qwen3 import Qwen3, Qwen3Config
+from acestep_graph.acestep_core.song import INSTRUMENTAL, UNKNOWN_LANGUAGE
+from acestep_graph.acestep_core.tokenizer import AUDIO_CODE, Tokenizer
+
+from .run import Budget, Setup, autocast, draw, train
+from .songs import Cached
+from .weights import begin
+
+STAGE = "lm"
+ROWS = 12
+RATE, WARMUP = 2e-3, 200
+SHARES = {"plan": 0.5, "understand": 0.2, "format": 0.12, "create": 0.18}
+"""``plan`` is followed by its codes."""
+UNCONDITIONAL = 0.1
+"""Share of plans whose request is left out, as guidance asks for."""
+LONGEST = 1024
+
+
+class CodeEmbedding(nn.Module):
+    """Rows of words, then of codes as sums over ``levels``; in place of an ``nn.Embedding``."""
+
+    def __init__(self, words: int, levels: Sequence[int], width: int):
+        super().__init__()
+        self.levels = tuple(levels)
+        self.words = nn.Embedding(words, width)
+        self.parts = nn.ParameterList(nn.Parameter(torch.empty(count, width)) for count in levels)
+        self.common = nn.Parameter(torch.empty(width))
+
+    def numbers(self, codes: Tensor) -> list[Tensor]:
+        """Level of each dimension of codes [...], the first dimension the fastest, as the quantizer counts."""
+        found = []
+        for count in self.levels:
+            found.append(codes % count)
+            codes = codes // count
+        return found
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Ids [...] → [..., width]; codes follow the words."""
+        first = self.words.num_embeddings
+        codes = (ids - first).clamp(min=0)
+        summed = self.common + sum(part[level] for part, level in zip(self.parts, self.numbers(codes), strict=True))
+        return torch.where((ids < first)[..., None], self.words(ids.clamp(max=first - 1)), summed)
+
+    def log_probability(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """log softmax over words and codes together, at ``ids`` [n], of states [n, width]; in float32."""
+        first = self.words.num_embeddings
+        words = F.linear(hidden, self.words.weight).float()
+        parts = [F.linear(hidden, part).float() for part in self.parts]
+        base = (hidden.float() * self.common).sum(-1)
+        everything = torch.logaddexp(words.logsumexp(-1), base + sum(part.logsumexp(-1) for part in parts))
+        levels = self.numbers((ids - first).clamp(min=0))
+        as_code = base + sum(part.gather(1, level[:, None])[:, 0] for part, level in zip(parts, levels, strict=True))
+        as_word = words.gather(1, ids.clamp(max=first - 1)[:, None])[:, 0]
+        return torch.where(ids < first, as_word, as_code) - everything
+
+    @torch.no_grad()
+    def rows(self) -> Tensor:
+        """The table of an ordinary embedding, [words + codes, width]."""
+        count = int(np.prod(self.levels))
+        return self(torch.arange(self.words.num_embeddings + count, device=self.common.device))
+
+
+def make_planner(config: Qwen3Config, words: int, levels: Sequence[int], seed: int) -> Qwen3:
+    """A planner before training, with ``words`` tokens that are no codes."""
+    model = Qwen3(replace(config, vocab_size=1))
+    begin(model, seed)
+    model.embed_tokens = CodeEmbedding(words, levels, config.hidden_size)
+    with torch.no_grad():
+        model.embed_tokens.words.weight.normal_(0, 0.1)
+        model.embed_tokens.common.zero_()
+        for part in model.embed_tokens.parts:
+            part.normal_(0, 0.1 / len(levels) ** 0.5)
+    return model
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids, and how many of them are the prompt, which is not learned."""
+
+    ids: tuple[int, ...]
+    prompt: int
+
+
+def make_example(
+    cached: Cached, codes: Sequence[int], task: str, tokenizer: Tokenizer, random: np.random.Generator
+) -> Example:
+    """What the planner reads and answers for ``task``, one of :data:`SHARES`."""
+    song = cached.song
+    caption = str(cached.captions[random.integers(len(cached.captions))])
+    fullest = str(cached.captions[random.integers(3)])
+    metas = {**prompts.metas_of(song), "caption": fullest, "language": song.language}
+    plan = prompts.plan_text(metas)
+    lyrics = (f"\n\n# Lyric\n{song.sung}\n", END)
+    thought = (THINK, f"\n{plan}\n", END_THINK)
+    spelled = tuple(Control(AUDIO_CODE.format(code)) for code in codes)
+    if task == "plan":
+        kept = [name for name in ("caption", "language") if random.random() < 0.85]
+        plan = prompts.plan_text({**prompts.metas_of(song), **{name: metas[name] for name in kept}})
+        if random.random() < UNCONDITIONAL:
+            asked: Prompt = prompts.codes_negative("", caption, song.sung, NO_INPUT)
+            return _example(tokenizer, asked, (*spelled, END))
+        return _example(
+            tokenizer, prompts.plan_prompt(caption, song.sung), (THINK, f"\n{plan}\n", END_THINK, "\n\n", *spelled, END)
+        )
+    if task == "understand":
+        given = codes if random.random() > 0.08 else ()
+        return _example(tokenizer, prompts.understand_prompt(given, NO_INPUT), (*thought, *lyrics))
+    if task == "format":
+        draft = "\n".join(line for line in song.sung.split("\n") if not line.startswith("["))
+        words = song.sung if song.instrumental or random.random() < 0.5 else draft.strip()
+        return _example(tokenizer, prompts.format_prompt(caption, words or INSTRUMENTAL), (*thought, *lyrics))
+    asked = prompts.create_prompt(described(cached, caption, random), song.instrumental)
+    return _example(tokenizer, asked, (*thought, *lyrics))
+
+
+def described(cached: Cached, caption: str, random: np.random.Generator) -> str:
+    """The song in a sentence, as one types it."""
+    song = cached.song
+    kind = "instrumental piece" if song.instrumental else "song"
+    genre, mood = (part.strip() for part in cached.captions[0].split(",")[:2])
+    forms = (
+        caption,
+        f"a {mood} {genre} {kind}",
+        f"{genre} {kind}, {mood}",
+        f"{kind} in {song.key}, {genre}",
+        f"a {mood} {kind} at {song.bpm} bpm",
+        NO_INPUT,
+    )
+    text = forms[random.choice(len(forms), p=(0.3, 0.25, 0.2, 0.1, 0.1, 0.05))]
+    known = song.language != UNKNOWN_LANGUAGE and not song.instrumental and random.random() < 0.3
+    return f"{text}, sung in {song.language}" if known else text
+
+
+def _example(tokenizer: Tokenizer, asked: Prompt, answer: Prompt) -> Example:
+    prompt = prompts.encode(tokenizer, asked)
+    return Example(tuple(prompt + prompts.encode(tokenizer, answer)), len(prompt))
+
+
+def losses_of(model: Qwen3, examples: Sequence[Example], device: torch.device) -> dict[str, Tensor]:
+    """Cross-entropy of the answers, and apart from it that of words and of codes."""
+    rows = [torch.tensor(example.ids[:LONGEST]) for example in examples]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
+    places = torch.arange(ids.shape[1] - 1, device=device)
+    begins = torch.tensor([example.prompt - 1 for example in examples], device=device)[:, None]
+    ends = torch.tensor([len(row) - 1 for row in rows], device=device)[:, None]
+    asked = (places >= begins) & (places < ends)
+    with autocast(device):
+        hidden = model(ids[:, :-1])[asked]
+        wanted = ids[:, 1:][asked]
+        error = -model.embed_tokens.log_probability(hidden, wanted)
+    code = wanted >= model.embed_tokens.words.num_embeddings
+    parts = {name: error[chosen].mean() if bool(chosen.any()) else error.new_zeros(()) for name, chosen in
+             (("words", ~code), ("codes", code))}  # fmt: skip
+    return {"loss": error.mean(), **parts}
+
+
+def train_planner(
+    model: Qwen3,
+    songs: Sequence[Cached],
+    codes: Sequence[Sequence[int]],
+    tokenizer: Tokenizer,
+    budget: Budget,
+    setup: Setup,
+    rows: int = ROWS,
+) -> int:
+    """The stage; ``codes``: those of each song's mix. See :func:`nano.run.train`."""
+    model = model.to(setup.device)
+    tasks = list(SHARES)
+
+    def step_of(step: int, share: float) -> dict[str, Tensor]:
+        random = draw(setup.seed, STAGE, step)
+        examples = []
+        for _ in range(rows):
+            index = int(random.integers(len(songs)))
+            task = str(random.choice(tasks, p=list(SHARES.values())))
+            examples.append(make_example(songs[index], codes[index], task, tokenizer, random))
+        return losses_of(model, examples, setup.device)
+
+    return train(STAGE, model, step_of, budget, setup, rate=RATE, warmup=WARMUP)
+
+
+def written_out(model: Qwen3) -> dict[str, Tensor]:
+    """Published names → tensors, the embedding as one table."""
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("embed_tokens.")}
+    return {"embed_tokens.weight": model.embed_tokens.rows(), **state}

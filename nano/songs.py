@@ -1,0 +1,187 @@
+"""Composed songs as latents, made once and kept: what the tokenizer, the diffusion model and the planner learn from.
+
+A file a song: its mix, some of its stems, the mix without each of those, and everything that is known in words.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from acestep_graph.acestep_core.models.oobleck import OobleckConfig, OobleckVAE
+from acestep_graph.acestep_core.song import Song
+
+from .compose import compose
+from .pool import FIRST_SEED
+from .run import Setup, write_atomically
+
+STAGE = "songs"
+LENGTHS = (10, 10, 12, 12, 14, 16, 20, 24, 30)
+"""Seconds of songs, in turn."""
+STEMS = 2
+"""Stems kept of a song; vocals and drums come more often than the others."""
+VAE_FILE = "vae.safetensors"
+CLOCK = "seconds"
+"""File that counts the time spent."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cached:
+    """A song as latents.
+
+    Attributes:
+        song: its first caption is the fullest. captions, stem_captions: phrasings.
+        tracks: all it has. words: (text, start, end) in seconds, in the order of the lyrics.
+        mix: [T, 64]. stems, rests: track → its latents, and those of the mix without it.
+    """
+
+    song: Song
+    captions: tuple[str, ...]
+    stem_captions: Mapping[str, str]
+    tracks: tuple[str, ...]
+    words: tuple[tuple[str, float, float], ...]
+    mix: Tensor
+    stems: Mapping[str, Tensor]
+    rests: Mapping[str, Tensor]
+
+    @property
+    def frames(self) -> int:
+        return self.mix.shape[0]
+
+
+def encoded_song(vae: OobleckVAE, seed: int, seconds: float) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """Tensors and words of one song's file."""
+    piece = compose(seed, seconds)
+    random = np.random.default_rng([seed, 9])
+    names = list(piece.stems)
+    weights = np.array([3.0 if name in ("vocals", "drums") else 1.0 for name in names])
+    kept = [str(n) for n in random.choice(names, min(STEMS, len(names)), replace=False, p=weights / weights.sum())]
+    sounds = {"mix": piece.mix}
+    for name in kept:
+        sounds |= {f"stem/{name}": piece.stems[name], f"rest/{name}": piece.mix - piece.stems[name]}
+    with torch.inference_mode():
+        tensors = {name: vae.encode(torch.from_numpy(sound)[None])[0][0].T.half() for name, sound in sounds.items()}
+    about = {
+        "song": asdict(piece.song),
+        "captions": piece.captions,
+        "stem_captions": dict(piece.stem_captions),
+        "tracks": names,
+        "words": [(word.text, word.start, word.end) for word in piece.words],
+    }
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}, about
+
+
+def write_song(folder: Path, config: OobleckConfig, seed: int, number: int) -> Path:
+    """Make the file of song ``number`` unless it is there; runs in a worker."""
+    path = folder / f"{number:06d}.safetensors"
+    if not path.is_file():
+        torch.set_num_threads(1)
+        vae = OobleckVAE(config)
+        vae.load_state_dict(load_file(folder / VAE_FILE))
+        tensors, about = encoded_song(vae.eval(), seed + number, float(LENGTHS[number % len(LENGTHS)]))
+        write_atomically(path, lambda fresh: save_file(tensors, fresh, {"about": json.dumps(about)}))
+    return path
+
+
+def make_songs(vae: OobleckVAE, setup: Setup, *, minutes: float, most: int, least: int = 16) -> int:
+    """Make up to ``most`` songs within ``minutes`` over every call, but ``least`` in any case; how many there are.
+
+    Songs that another autoencoder made are thrown away.
+    """
+    folder = setup.place(STAGE)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.contiguous().cpu() for name, tensor in vae.state_dict().items()}
+    file = folder / VAE_FILE
+    if not file.is_file() or any(not torch.equal(tensor, state[name]) for name, tensor in load_file(file).items()):
+        for old in folder.glob("[0-9]*.safetensors"):
+            old.unlink()
+        write_atomically(file, lambda fresh: save_file(state, fresh))
+        (folder / CLOCK).unlink(missing_ok=True)
+    first, done = FIRST_SEED * (1 + setup.seed) + FIRST_SEED // 2, len(_files(folder))
+    before = float((folder / CLOCK).read_text()) if (folder / CLOCK).is_file() else 0.0
+    began = time.perf_counter() - before
+    if not setup.workers:
+        while done < most and (done < least or _used(folder, began) < 60 * minutes):
+            write_song(folder, vae.config, first, done)
+            done += 1
+        return done
+    with ProcessPoolExecutor(setup.workers, mp_context=get_context("spawn")) as pool:
+        waiting: set[Future] = set()
+        started = done
+        while True:
+            late = started >= least and _used(folder, began) >= 60 * minutes
+            while not late and started < most and len(waiting) < 2 * setup.workers:
+                waiting.add(pool.submit(write_song, folder, vae.config, first, started))
+                started += 1
+            if not waiting:
+                return len(_files(folder))
+            finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for one in finished:
+                one.result()
+            done += len(finished)
+            if not setup.quiet and done % 20 == 0:
+                print(f"songs {done} of {most}, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+
+
+def _used(folder: Path, began: float) -> float:
+    """Seconds since ``began``, noted for the next call."""
+    seconds = time.perf_counter() - began
+    write_atomically(folder / CLOCK, lambda fresh: fresh.write_text(f"{seconds:.1f}"))
+    return seconds
+
+
+def load_songs(setup: Setup) -> list[Cached]:
+    """All songs that were made, in order.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    folder = setup.place(STAGE)
+    files = _files(folder)
+    if not files:
+        raise FileNotFoundError(f"There are no songs in {folder}. Run the stage `songs` first.")
+    return [_load(path) for path in files]
+
+
+def grouped(songs: Sequence[Cached]) -> list[list[int]]:
+    """Indices of songs of equal length, the groups in the order of their first songs."""
+    groups: dict[int, list[int]] = {}
+    for index, song in enumerate(songs):
+        groups.setdefault(song.frames, []).append(index)
+    return list(groups.values())
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[0-9]*.safetensors"))
+
+
+def _load(path: Path) -> Cached:
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["about"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+
+    def of(kind: str) -> dict[str, Tensor]:
+        return {name.partition("/")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{kind}/")}
+
+    return Cached(
+        song=Song(**about["song"]),
+        captions=tuple(about["captions"]),
+        stem_captions=about["stem_captions"],
+        tracks=tuple(about["tracks"]),
+        words=tuple((text, start, end) for text, start, end in about["words"]),
+        mix=tensors["mix"],
+        stems=of("stem"),
+        rests=of("rest"),
+    )
