@@ -179,6 +179,8 @@ class Host:
         if component == "dit" and self.stream is not False:
             from .memory import streaming
 
+            if not streaming.fits(module, self._room(module, device, activation_bytes)):
+                self._send_home(keep=module)
             streaming.arrange(module, device, self._room(module, device, activation_bytes))
         else:
             _settled(module).to(device)

@@ -148,7 +148,8 @@ class ComfyHost(engine.Host):
         if patcher is None:
             patcher = ModelPatcher(module, load_device=device, offload_device=management.unet_offload_device())
             module.comfy_patcher = patcher
-        management.load_models_gpu([patcher], memory_required=activation_bytes, force_full_load=True)
+        wanted = min(activation_bytes, int(management.get_total_memory(device)))
+        management.load_models_gpu([patcher], memory_required=wanted, force_full_load=True)
         return patcher.load_device
 
     def make_room(self) -> None:

@@ -13,14 +13,24 @@ from .widgets import LM, MODEL, ROOT, TEXT, VAE, choice, problem_of, socket, swi
 
 CATEGORY = f"{ROOT}/Load"
 PRECISIONS = ("auto", "bf16", "fp32", "fp16", "file")
-DIT_PRECISIONS = (*PRECISIONS, "int8")
+DIT_PRECISIONS = (*PRECISIONS, "int8", "fp8")
 KINDS = ("auto", "turbo", "sft", "base")
 PRECISION_TIP = (
     "Number format of the weights. auto: bf16 on GPUs that compute it natively, else fp32. "
     "file: as stored. fp16 can turn lyrics into noise."
 )
-INT8_TIP = " int8: the diffusion model's matrices in 8 bits, about half the memory; needs the Python package torchao."
-INT8_ALL_TIP = f"{INT8_TIP} Text encoder and VAE are then loaded as with auto."
+PACKED_TIP = (
+    " Of files in fp8 and GGUF, auto and file keep the matrices packed, which saves memory; the others unpack them."
+)
+LM_TIP = (
+    " Of files in fp8 and GGUF, file keeps the matrices packed, which saves memory and is slow; the others unpack them."
+)
+INT8_TIP = (
+    " On NVIDIA cards under 20 GB auto means int8. int8: the decoder's matrices in 8 bits, a third less memory; needs "
+    "the Python package torchao. fp8: the same memory in 8-bit floating point, less exact, needs nothing and works on "
+    f"every device.{PACKED_TIP}"
+)
+INT8_ALL_TIP = f"{INT8_TIP} With int8 and fp8, text encoder and VAE are loaded as with auto."
 KIND_TIP = "What the checkpoint is. auto reads it from config.json or from the file name."
 DOWNLOAD_TIP = (
     "Fetch models that are not on this machine from their official repositories (several GB, resumable). "
@@ -65,20 +75,19 @@ def find_file(component: str, name: str, download: bool = False) -> tuple[Path, 
 
         fetch(model.id, here)
         found = catalog.resolve(here, component, name)
-    note = f"{found.name} stands in for {found.substituted_for}: the same weights." if found.substituted_for else ""
+    note = f"{found.name} stands in for {found.substituted_for}: the same model." if found.substituted_for else ""
     if note:
         here.say(note)
     return found.path, note
 
 
 def fingerprint(component: str, name: str) -> str:
-    """Changes when the file behind ``name`` changes."""
+    """Changes when a file behind ``name`` changes or is replaced: the weights, a part of them, the configuration."""
     try:
         path = catalog.resolve(host.current(), component, name).path
-        state = path.stat()
-    except (LookupError, OSError):
+        return f"{path}|{catalog.state_of(path)}"
+    except (LookupError, OSError, ValueError):
         return name
-    return f"{path}|{state.st_size}|{state.st_mtime_ns}"
 
 
 def report_text(*parts: str) -> str:
@@ -117,8 +126,8 @@ class LoadModels:
 
     CATEGORY = CATEGORY
     DESCRIPTION = (
-        "Loads the diffusion model, the text encoder and the VAE of ACE-Step 1.5. "
-        "Original folders, ComfyUI files and diffusers folders all work; use the single loaders for special cases."
+        "Loads the diffusion model, the text encoder and the VAE of ACE-Step 1.5. Original folders, ComfyUI files, "
+        "diffusers folders and GGUF files all work; use the single loaders for special cases."
     )
     SEARCH_ALIASES = ["ace step", "checkpoint", "loader", "music model"]
     FUNCTION = "load"
@@ -164,6 +173,7 @@ class LoadModels:
             from ..acestep_core.memory import quantize
 
             quantize.require()
+        if precision in ("int8", "fp8"):
             others = "auto"
         autoencoder, vae_report = load_vae(vae, others, download_missing)
         encoder, text_report = load_text(text_encoder, others, download_missing)
@@ -224,6 +234,7 @@ class LoadTextEncoder(_LoadOne):
     DESCRIPTION = "Loads the text encoder (Qwen3-Embedding-0.6B) that reads captions and lyrics."
     SEARCH_ALIASES = ["ace step", "clip", "qwen"]
     COMPONENT, WIDGET = "text", "text_encoder"
+    PRECISION = (PRECISIONS, PRECISION_TIP + PACKED_TIP)
     RETURN_TYPES = (TEXT, "STRING")
     RETURN_NAMES = ("text_encoder", "report")
     OUTPUT_TOOLTIPS = ("Text encoder", REPORT_TIP)
@@ -263,6 +274,7 @@ class LoadLanguageModel(_LoadOne):
     )
     SEARCH_ALIASES = ["ace step", "llm", "5hz lm", "planner", "qwen"]
     COMPONENT, WIDGET = "lm", "language_model"
+    PRECISION = (PRECISIONS, PRECISION_TIP + LM_TIP)
     RETURN_TYPES = (LM, "STRING")
     RETURN_NAMES = ("lm", "report")
     OUTPUT_TOOLTIPS = ("Planner, for Create Sample, Format Song, Think and Transcribe", REPORT_TIP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from ..acestep_core import host
@@ -41,10 +42,16 @@ class System:
         return {"ui": {"text": [text]}, "result": (text, chosen.name, memory)}
 
 
+def sizes_of(precision: str) -> str:
+    """What the diffusion models of both sizes take in memory."""
+    return ", ".join(f"{estimate.dit_gb(size, precision):.1f} GB ({size})" for size in estimate.DIT_GB)
+
+
 def report(here: Any, tier: Tier, memory: float) -> str:
     """What a tier means on this machine, to read."""
     card = f"{memory:.1f} GB, {here.free_gb():.1f} GB free" if memory else "none: everything runs on the processor"
     sizes = ", ".join(tier.lm_sizes) or "none"
+    total = partial(estimate.total_gb, precision="int8" if tier.int8 else "bf16")
     planner = f"{tier.lm_recommended} recommended" if tier.lm_recommended else "off by default"
     lines = [
         f"card: {card}",
@@ -53,9 +60,13 @@ def report(here: Any, tier: Tier, memory: float) -> str:
         f"longest music: {tier.longest} s, {tier.longest_with_lm} s with the planner",
         f"variations at once: {tier.batch}, {tier.batch_with_lm} with the planner; more are made one after the other",
         f"idle models leave the card: {'yes' if tier.offload else 'no'}",
-        f"one minute of turbo music takes about {estimate.total_gb():.1f} GB with everything on the card, "
-        f"{estimate.total_gb(lm=tier.lm_recommended or '0.6B'):.1f} GB with the planner",
+        f"diffusion model: {sizes_of('bf16')} in bf16, {sizes_of('int8')} as int8 or fp8",
+        f"precision auto: {'int8 on NVIDIA cards (with torchao), else ' if tier.int8 else ''}bf16 or fp32",
+        f"one minute of turbo music takes about {total():.1f} GB with everything on the card, "
+        f"{total(lm=tier.lm_recommended or '0.6B'):.1f} GB with the planner",
     ]
+    if tier.offload_dit:
+        lines.append("a diffusion model that does not fit: its layers wait in main memory and come for their turn")
     if not memory:
         lines.append("Without a card no length is refused; the limits above are what is comfortable.")
     return "\n".join(lines)

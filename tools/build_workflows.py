@@ -58,12 +58,12 @@ COLUMNS = (0, 480, 1020, 1440)
 PLANNER = "acestep-5Hz-lm-1.7B"
 
 
-def page(name: str, model: str, note: str) -> Page:
-    """A new workflow with its loader and its note."""
+def page(name: str, model: str, note: str, **widgets: Any) -> Page:
+    """A new workflow with its loader, which has ``widgets``, and its note."""
     canvas = Canvas(name)
     files = [published(i) for i in (model, "Qwen3-Embedding-0.6B", "vae")]
     names = dict(zip(("diffusion_model", "text_encoder", "vae"), (f["name"] for f in files), strict=True))
-    models = canvas.node("ACEStepLoadModels", "Load models", (COLUMNS[0], 0), (400, 310), **names)
+    models = canvas.node("ACEStepLoadModels", "Load models", (COLUMNS[0], 0), (400, 310), **names, **widgets)
     models["properties"]["models"] = files
     return Page(canvas, models, canvas.note("Read me", (COLUMNS[0], 420), (400, 290), note))
 
@@ -516,6 +516,7 @@ def train_lora() -> Canvas:
         f"The tag *{TAG}* calls the LoRA up in captions. Listen with the workflow *use-lora*.\n\n"
         "10 to 20 songs and 500 epochs are usual. Training Settings tells the memory; the help page (?) of Train LoRA "
         "tells more.",
+        precision="bf16",  # auto may quantize, and what is quantized cannot be trained
     )
     canvas, planner = p.canvas, add_planner(p, (COLUMNS[0], 420))
     p.note["pos"], p.note["size"] = [COLUMNS[0], 830], [400, 640]

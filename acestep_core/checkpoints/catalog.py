@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..host import Host
 from .contents import components_in
-from .header import INDEX, SAFETENSORS, CheckpointError, weight_parts
+from .header import GGUF, INDEX, SAFETENSORS, CheckpointError, weight_parts
 from .layouts import COMPONENTS
 
 FOLDER_KINDS = {
@@ -241,6 +241,8 @@ _IN_AIO = {"dit": "acestep-v15-turbo", "text": "Qwen3-Embedding-0.6B", "vae": "v
 _FOLDER_FILE = re.compile(
     r"(model|pytorch_model|diffusion_pytorch_model)(-\d{5}-of-\d{5})?\.(safetensors|bin)(\.index\.json)?"
 )
+_GGUF_FILE = re.compile(r"(.+?)(?:[-_.](?:bf16|f16|f32|q\d_(?:\d|k(?:_[sml])?)))?\.gguf")
+"""A model's name and, behind it, how it is packed."""
 _SHARD = re.compile(r"-\d{5}-of-\d{5}(\.(?:safetensors|bin))$")
 _DIFFUSERS_PARTS = {"text_encoder": "Qwen3-Embedding-0.6B", "vae": "vae"}
 _BY_FOLDER = {model.folder.lower(): model for model in MODELS}
@@ -269,7 +271,8 @@ def _published(name: str, component: str | None) -> PublishedModel | None:
     parts = name.replace("\\", "/").lower().split("/")
     if parts[-1] == AIO_FILE:
         return BY_ID[_IN_AIO[component or "dit"]]
-    stem = parts[-1].removesuffix(".safetensors")
+    packed = _GGUF_FILE.fullmatch(parts[-1])
+    stem = packed[1] if packed else parts[-1].removesuffix(".safetensors")
     for candidate in (stem, stem.removesuffix("_bf16"), f"{stem}_bf16"):
         if candidate in _BY_STEM:
             return _BY_STEM[candidate]
@@ -365,10 +368,10 @@ def _offers(host: Host, component: str) -> list[Resolved]:
     return sorted(offers.values(), key=lambda offer: _order(offer, component))
 
 
-def _order(offer: Resolved, component: str) -> tuple[int, int, str]:
+def _order(offer: Resolved, component: str) -> tuple[int, int, bool, str]:
     model = _model_of(offer, component)
     all_in_one = offer.name.lower().endswith(AIO_FILE)
-    return (MODELS.index(model) if model else len(MODELS), int(all_in_one), offer.name)
+    return (MODELS.index(model) if model else len(MODELS), int(all_in_one), offer.name.endswith(GGUF), offer.name)
 
 
 def _model_of(offer: Resolved, component: str) -> PublishedModel | None:
@@ -390,6 +393,20 @@ def _name_hint(name: str) -> str | None:
     return "lm" if "5hz-lm" in name.lower() else None
 
 
+def state_of(path: Path) -> str:
+    """What is different when a model file, one of its parts, or its config.json is another one than before.
+
+    Sizes, times and numbers of the files: a copy that keeps size and date is noticed too.
+
+    Raises:
+        OSError: a file is gone. CheckpointError: a part is missing.
+    """
+    beside = path.parent / "config.json"
+    files = dict.fromkeys((path, *weight_parts(path), *([beside] if beside.is_file() else [])))
+    states = [file.stat() for file in files]
+    return "|".join(f"{s.st_size}-{s.st_mtime_ns}-{s.st_ino}-{s.st_ctime_ns}" for s in states)
+
+
 def _bytes_on_disk(path: Path) -> int:
     return sum(part.stat().st_size for part in weight_parts(path))
 
@@ -400,7 +417,7 @@ def _damaged(host: Host) -> list[str]:
         for name in host.list_models(kind):
             path = host.find_model(kind, name)
             try:
-                if path is not None and path.name.endswith((*SAFETENSORS, INDEX)):
+                if path is not None and path.name.endswith((*SAFETENSORS, GGUF, INDEX)):
                     components_in(path)
             except CheckpointError as error:
                 reasons.append(str(error))

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 
+from .gguf_header import gguf_header
 from .header import (
+    GGUF,
     INDEX,
     SAFETENSORS,
     CheckpointError,
@@ -53,7 +55,7 @@ def components_in(path: Path, name_hint: str | None = None) -> frozenset[str]:
     Only headers are read, and remembered until a file's size or time changes.
 
     Args:
-        path: ``.safetensors``, a pickle of torch, or the index of a sharded model.
+        path: ``.safetensors``, ``.gguf``, a pickle of torch, or the index of a sharded model.
         name_hint: the component its name speaks of; asked only where shapes and tokenizer leave open
             which of the two Qwen3 models it is, as in small test models.
 
@@ -88,6 +90,8 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...] | None]:
     for part in weight_parts(path):
         if part.suffix in SAFETENSORS:
             shapes.update({tensor: shape for tensor, (_, shape) in safetensors_header(part)[0].items()})
+        elif part.suffix == GGUF:
+            shapes.update({tensor: stored.shape for tensor, stored in gguf_header(part).tensors.items()})
         else:
             shapes.update(dict.fromkeys(torch_file_names(part)))
     lost = [tensor for tensor in shard_index(path) if tensor not in shapes] if path.name.endswith(INDEX) else []
@@ -116,7 +120,9 @@ def _is_vae(shapes: Shapes, prefix: str) -> bool:
     first, *ups = (
         _weight(shapes, prefix, module) for module in (VAE_MARK, *(f"decoder.block.{n}.conv_t1" for n in range(5)))
     )
-    if first is None or None in ups:
+    while ups and ups[-1] is None:
+        ups.pop()
+    if first is None or not ups or None in ups:
         return False
     if () in (first, *ups):
         return True

@@ -31,9 +31,9 @@ class LoadReport:
 
     Attributes:
         component: ``dit``, ``text``, ``vae`` or ``lm``.
-        files: what was read. layout: original, ComfyUI, ComfyUI all-in-one or diffusers.
+        files: what was read. layout: original, ComfyUI, ComfyUI all-in-one, diffusers or GGUF.
         kind: turbo, sft or base for the diffusion model, else "".
-        file_dtype, dtype: precision in the file and in memory.
+        file_dtype, dtype: precision in the file and in memory; packed forms, most used first, where there are any.
         loaded: parameters filled. missing: names of optional parts the files lack. unexpected: names not used.
         notes: sentences the user should read.
     """
@@ -65,6 +65,8 @@ class DiffusionModel:
     """The diffusion checkpoint: weights, sizes, kind, and its silence latent [frames, 64] in float32.
 
     ``adapters`` are those wanted, with their strengths; they play inside :func:`lora.apply.active` alone.
+    ``compile`` names the backend of ``torch.compile`` that the sampler runs the layers through, "" for none;
+    ``cuda_graph`` has it replay the steps of short pieces as a CUDA graph. The music does not depend on either.
     """
 
     module: AceStepModel
@@ -72,6 +74,8 @@ class DiffusionModel:
     silence: Tensor | None
     report: LoadReport
     adapters: tuple[tuple[Adapter, float], ...] = ()
+    compile: str = ""
+    cuda_graph: bool = False
 
     @property
     def config(self) -> ModelConfig:

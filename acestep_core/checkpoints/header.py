@@ -20,6 +20,7 @@ MAX_HEADER_BYTES = 100_000_000
 
 SAFETENSORS = (".safetensors", ".sft")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+GGUF = ".gguf"
 INDEX = ".index.json"
 """Endings of weight files that are read, and of the index of a sharded model."""
 
@@ -127,7 +128,7 @@ def weight_parts(path: str | os.PathLike) -> list[Path]:
     names = sorted(set(shard_index(path).values())) if is_index else [path.name]
     parts = [path.parent / name for name in names]
     for part in parts:
-        if part.suffix not in SAFETENSORS + PICKLES:
+        if part.suffix not in (*SAFETENSORS, *PICKLES, GGUF):
             raise CheckpointError(f"{part}: this format is not read. Take the .safetensors file of the same model.")
     missing = [part.name for part in parts if not part.is_file()]
     if missing and is_index:

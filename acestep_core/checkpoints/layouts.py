@@ -17,6 +17,7 @@ COMPONENTS = {"dit": "diffusion model", "text": "text encoder", "vae": "VAE", "l
 """Component ids, with what they are called in messages."""
 
 ORIGINAL, COMFY, ALL_IN_ONE, DIFFUSERS = "original", "ComfyUI", "ComfyUI all-in-one", "diffusers"
+GGUF_FILE = "GGUF"
 
 DIT_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.", "")
 DIT_MARK = "encoder.lyric_encoder.layers.0.input_layernorm.weight"
@@ -63,6 +64,8 @@ WEIGHT_NORM = {
 
 QUANTIZED = re.compile(r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale|input_scale|comfy_quant)$")
 QUANTIZED_DTYPES = ("I8", "U8", "F8_", "F6_", "F4", "torch.q")
+READ_QUANTIZED = ("F8_E4M3", "F8_E5M2")
+"""Of those, what is read; the scales and marks of ComfyUI that go with it have been taken off by then."""
 
 
 def _stable_audio() -> dict[str, str]:
@@ -88,7 +91,7 @@ class Plan:
     """How a file's tensors become a module's parameters.
 
     Attributes:
-        layout: one of the four above, for the report.
+        layout: one of the five above, for the report.
         sources: our name → names in the file (two for a weight-normalised weight: g, v). Names that no
             parameter has stand for what the file holds beyond the model.
     """
@@ -155,13 +158,15 @@ def split_weight_norm(name: str) -> tuple[str, str]:
 
 
 def refuse_quantized(plan: Plan, dtypes: Mapping[str, str]) -> None:
-    """Raise for a model whose weights are stored in a quantized form."""
+    """Raise for a model whose weights are stored in a quantized form that is not read."""
     names = [name for group in plan.sources.values() for name in group]
-    marked = [n for n in names if QUANTIZED.search(n)]
-    marked += [n for n in names if n.endswith("weight") and dtypes[n].startswith(QUANTIZED_DTYPES)]
+    weights = [n for n in names if n.endswith("weight") and dtypes[n] not in READ_QUANTIZED]
+    marked = [n for n in weights if dtypes[n].startswith(QUANTIZED_DTYPES)]
+    marked += [n for n in names if QUANTIZED.search(n)]
     if marked:
         raise CheckpointError(
-            f"it is quantized ({marked[0]} is {dtypes[marked[0]]}). Take the bf16, fp16 or fp32 file of the same "
+            f"it is quantized in a form that is not read ({marked[0]} is {dtypes[marked[0]]}); read are fp8 (e4m3 and "
+            "e5m2, with or without one scale a matrix or a row) and GGUF. Take the bf16, fp16 or fp32 file of the same "
             "model; it is loaded in the precision you choose"
         )
 

@@ -51,11 +51,16 @@ class Branch:
         self._place: tuple[torch.device, torch.dtype] | None = None
         self._added = Added()
 
+    def settle(self, layer: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+        """Work out what is added there, unless that is done."""
+        if self._place != (device, dtype):
+            self._added = work_out(self.changes, layer, device, dtype)
+            self._place = (device, dtype)
+
     def __call__(self, layer: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
         x = args[0]
         if self._place != (x.device, x.dtype):
-            self._added = work_out(self.changes, layer, x.device, x.dtype)
-            self._place = (x.device, x.dtype)
+            self.settle(layer, x.device, x.dtype)
         added, out = self._added, y
         if added.rows is not None:
             out = torch.addcmul(out, added.rows, _without_bias(y, layer))

@@ -1,15 +1,17 @@
-"""Writing adapters: one file for ComfyUI, or a folder for PEFT.
+"""Writing adapters: one file for ComfyUI, a folder for PEFT, or LoKr as LyCORIS writes it.
 
 >>> from acestep_core.lora import writing
 >>> writing.write_file(adapter, "models/loras/jazz.safetensors", about={"tag": "jzz"})
 >>> writing.write_peft(adapter, "models/loras/jazz")
+>>> writing.write_lycoris(lokr, "models/loras/jazz/lokr_weights.safetensors")
 
-Both are written beside their place and moved there whole, so that a broken write leaves nothing half done.
+All are written beside their place and moved there whole, so that a broken write leaves nothing half done.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import shutil
@@ -27,6 +29,9 @@ from .formats import CONFIG, FOLDER_FILES
 
 PREFIX = "base_model.model."
 """Before every layer: the spelling of the original trainers, which ComfyUI, PEFT and diffusers know."""
+LYCORIS_PREFIX = "lycoris_"
+LOKR_FILE = "lokr_weights.safetensors"
+"""What the original calls a LoKr in a folder of its own."""
 
 
 def write_file(
@@ -96,6 +101,104 @@ def write_peft(
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     return folder
+
+
+def write_lycoris(
+    adapter: Adapter, path: str | Path, *, dtype: torch.dtype | None = None, overwrite: bool = False
+) -> Path:
+    """Write a LoKr as LyCORIS and the original trainer do, with the settings of the network in the header.
+
+    Raises:
+        ValueError: an adapter of another form, or with biases. FileExistsError: as :func:`write_file`.
+    """
+    path = Path(path)
+    config = lokr_config(adapter)
+    _require_free(path, overwrite)
+    rank = torch.tensor(float(config["linear_dim"]))
+    tensors: dict[str, Tensor] = {}
+    for layer, change in adapter.changes.items():
+        parts = {"alpha": rank, **_parts(change, dtype)}
+        tensors |= {f"{LYCORIS_PREFIX}{layer.replace('.', '_')}.{part}": t.clone() for part, t in parts.items()}
+    header = {"format": "lycoris", "algo": "lokr", "lokr_config": json.dumps(config, sort_keys=True)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = _beside(path)
+    try:
+        fresh.write_bytes(with_sorted_header(save(tensors, header)))
+        os.replace(fresh, path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def write_folder(adapter: Adapter, folder: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a folder that plays anywhere: PEFT's, or for a LoKr, which PEFT writes differently, LyCORIS' file in one.
+
+    Raises:
+        ValueError, FileExistsError: as :func:`write_peft` and :func:`write_lycoris`.
+    """
+    if not all(isinstance(change.form, Kron) for change in adapter.changes.values()):
+        return write_peft(adapter, folder, overwrite=overwrite)
+    folder = Path(folder)
+    _require_free(folder, overwrite)
+    fresh = _beside(folder)
+    try:
+        write_lycoris(adapter, fresh / LOKR_FILE)
+        _put_in_place(fresh, folder)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    return folder
+
+
+def lokr_config(adapter: Adapter) -> dict[str, Any]:
+    """The settings from which LyCORIS builds the network of a LoKr.
+
+    A layer of which nothing is factored says its ``linear_dim`` as alpha, so that its scale is 1.
+
+    Raises:
+        ValueError: a change that is no LoKr, has a factored left matrix, or a bias.
+    """
+    splits = []
+    for layer, change in adapter.changes.items():
+        if not isinstance(change.form, Kron) or len(change.form.left) > 1 or change.bias is not None:
+            what = "a bias" if change.bias is not None else change.kind
+            raise ValueError(
+                f"{adapter.name} has {what} for {layer}. LyCORIS' file of a LoKr holds LoKr alone, with a whole "
+                "lokr_w1 and no bias. Write a ComfyUI file instead."
+            )
+        left, right = change.form.left[0], change.form.right
+        splits.append((*left.shape, right[0].shape[0], right[-1].shape[1]))
+    factored = [change for change in adapter.changes.values() if change.rank is not None]
+    rank = _usual(change.rank for change in factored) if factored else max(max(c, d) for _, _, c, d in splits)
+    even = all(_closest(a * c) == a and _closest(b * d) == b for a, b, c, d in splits)
+    return {
+        "linear_dim": rank,
+        "linear_alpha": _whole(_usual(change.alpha for change in factored)) if factored else rank,
+        "factor": -1 if even else max(max(a, b) for a, b, _, _ in splits),
+        "decompose_both": False,
+        "use_tucker": False,
+        "use_scalar": False,
+        "weight_decompose": any(change.magnitude is not None for change in adapter.changes.values()),
+        "full_matrix": False,
+        "bypass_mode": False,
+        "rs_lora": False,
+        "unbalanced_factorization": False,
+        "target_modules": sorted({layer.rsplit(".", 1)[-1] for layer in adapter.changes}),
+    }
+
+
+def _closest(size: int) -> int:
+    """The largest divisor of ``size`` that is not above its square root."""
+    return next(number for number in range(math.isqrt(size), 0, -1) if size % number == 0)
+
+
+def with_sorted_header(raw: bytes) -> bytes:
+    """A .safetensors file with the names of its header in order, so that equal contents are equal files."""
+    end = 8 + int.from_bytes(raw[:8], "little")
+    text = json.dumps(json.loads(raw[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + raw[end:]
 
 
 def peft_config(adapter: Adapter) -> dict[str, Any]:
@@ -203,7 +306,7 @@ def _put_in_place(fresh: Path, folder: Path) -> None:
     if not folder.exists():
         os.replace(fresh, folder)
         return
-    if not (folder / CONFIG).is_file():
+    if not any((folder / name).is_file() for name in (CONFIG, LOKR_FILE)):
         raise FileExistsError(f"{folder} is no folder of an adapter and is not overwritten. Choose another name.")
     old = _beside(folder)
     os.replace(folder, old)

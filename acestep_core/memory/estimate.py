@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .tiers import Tier, tier_of
+from .tiers import GIB, Tier, tier_of
 
 DIT_GB = {"2B": 4.7, "XL": 9.0}
+"""In bf16, as the original counts."""
+DIT_WEIGHTS = {
+    "2B": (2_393_872_518, 1_509_949_440, 2_315_255_808),
+    "XL": (4_987_310_726, 4_068_474_880, 4_873_781_248),
+}
+"""Parameters of a diffusion checkpoint; of those, in the matrices of the decoder's layers, and of all layers."""
+DIT_ROWS = {"2B": 638_976, "XL": 1_261_568}
+"""Rows of the matrices of the decoder's layers, each with a scale of four bytes where they are quantized on load."""
+PACKED_BITS = {"fp8 file": 8.0, "Q8_0": 8.5, "Q6_K": 6.5625, "Q5_K_M": 5.66, "Q4_K_M": 4.81}
+"""Bits a weight in the matrices of all layers, of files that hold them packed. The K_M mixtures of acestep.cpp have
+6.5625 in ``v_proj`` and ``down_proj`` of the first ninth of the layers, the last seventh, and every third between."""
 VAE_GB, TEXT_GB, SILENCE_GB, CONTEXT_GB = 0.33, 1.2, 0.01, 0.5
 LM_GB = {"0.6B": 1.2, "1.7B": 3.4, "4B": 8.0}
 LM_CACHE_GB = {"0.6B": 0.6, "1.7B": 1.0, "4B": 1.6}
@@ -24,9 +35,30 @@ def activation_gb(kind: str) -> float:
     return ACTIVATION_GB.get(kind.replace("sft", "base"), UNKNOWN_ACTIVATION_GB)
 
 
-def total_gb(kind: str = "turbo", batch: int = 1, seconds: float = 60.0, lm: str = "") -> float:
-    """Everything on the card at once: ``kind`` is turbo, sft or base, with ``XL `` in front for XL models."""
-    weights = DIT_GB["XL" if kind.startswith("XL") else "2B"] + VAE_GB + TEXT_GB + CONTEXT_GB
+def dit_gb(size: str = "2B", precision: str = "bf16") -> float:
+    """A diffusion model in memory, from the shapes of its tensors; what is not quantized is in bf16.
+
+    Args:
+        size: 2B or XL. precision: bf16, fp32, int8 or fp8 (the decoder quantized on load), or one of
+            :data:`PACKED_BITS` (a file whose matrices stay packed).
+    """
+    everything, decoder, layers = DIT_WEIGHTS[size]
+    if precision in ("bf16", "fp32"):
+        return everything * (4 if precision == "fp32" else 2) / GIB
+    if precision in ("int8", "fp8"):
+        return (decoder + 4 * DIT_ROWS[size] + 2 * (everything - decoder)) / GIB
+    return (layers * PACKED_BITS[precision] / 8 + 2 * (everything - layers)) / GIB
+
+
+def total_gb(
+    kind: str = "turbo", batch: int = 1, seconds: float = 60.0, lm: str = "", precision: str = "bf16"
+) -> float:
+    """Everything on the card at once: ``kind`` is turbo, sft or base, with ``XL `` in front for XL models.
+
+    ``precision`` is that of the diffusion model, as in :func:`dit_gb`; bf16 counts as the original counts it.
+    """
+    size = "XL" if kind.startswith("XL") else "2B"
+    weights = (DIT_GB[size] if precision == "bf16" else dit_gb(size, precision)) + VAE_GB + TEXT_GB + CONTEXT_GB
     planner = LM_GB[lm] + LM_CACHE_GB[lm] if lm else 0.0
     return weights + activation_gb(kind) * batch * max(1.0, seconds / 60) + planner + MARGIN_GB
 

@@ -97,14 +97,14 @@ class LowRankLayer(nn.Module):
         """A forward hook of the layer."""
         x = args[0]
         given = F.dropout(x, self.dropout, self.training)
-        added = F.linear(F.linear(given, self.down.to(x.dtype)), self.up.to(x.dtype)) * self.scale
+        low, up = F.linear(given, self.down.to(x.dtype)) * self.scale, self.up.to(x.dtype)
+        whole = torch.addmm(y.flatten(0, -2), low.flatten(0, -2), up.T).view_as(y)
         if self.magnitude is None:
-            return y + added
+            return whole
         with torch.no_grad():
             norms = _norms(torch.addmm(layer.weight.float(), self.up, self.down, alpha=self.scale))
-        gain = torch.where(norms > 0, self.magnitude / norms, 0.0).flatten().to(x.dtype)
-        plain = y if layer.bias is None else y - layer.bias
-        return y + (gain - 1) * plain + gain * added
+        gain = torch.where(norms > 0, self.magnitude / norms, 0.0).flatten()
+        return torch.addcmul(whole, (gain - 1).to(x.dtype), whole if layer.bias is None else whole - layer.bias)
 
     def change(self) -> Change:
         """What it has learned, sharing its tensors."""
@@ -232,4 +232,6 @@ class Trainable:
         if [tensor.shape for tensor in change.tensors()] != [tensor.shape for tensor in own.tensors()]:
             raise ValueError(f"{name} is split into other sizes. Set the factor it was trained with.")
         if not math.isclose(change.scale, own.scale, rel_tol=1e-6):
+            if change.alpha is None:
+                raise ValueError(f"{name} is scaled by {change.scale:g}, from which training cannot go on.")
             raise ValueError(f"{name} has alpha {change.alpha:g}; set alpha to that.")

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -92,7 +94,7 @@ def write(run: Path, checkpoint: Checkpoint) -> Path:
     try:
         write_folder(checkpoint.adapter, fresh)
         tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in checkpoint.optimizer.items()}
-        save_file(tensors, fresh / TENSORS)
+        _save(tensors, fresh / TENSORS)
         files = {path.name: _sha256(path) for path in sorted(fresh.iterdir())}
         (fresh / STATE).write_text(_json(_values(checkpoint, files)), "utf-8")
         for path in fresh.iterdir():
@@ -188,6 +190,17 @@ def replace_text(path: Path, text: str) -> None:
 
 
 # -- files
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """``save_file``, which has an error of its own for a disk that is full or refuses, with Python's."""
+    try:
+        save_file(dict(tensors), path)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def _values(checkpoint: Checkpoint, files: Mapping[str, str]) -> dict[str, Any]:

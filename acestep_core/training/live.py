@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import threading
 import time
 from collections import deque
@@ -30,7 +31,7 @@ from .trainer import LOSSES, RUN, TrainResult, train
 EVENT = "acestep.train"
 INTERVAL = 0.25
 """Seconds between two events at least."""
-MOST_POINTS, MOST_LINES = 2000, 200
+MOST_POINTS, MOST_LINES, PACES = 2000, 200, 50
 SOUNDS = (".flac", ".wav", ".mp3")
 
 _live: dict[Path, Live] = {}
@@ -50,7 +51,8 @@ class Live:
         self.told = time.monotonic() - INTERVAL
         self.sent = 0
         self.fresh: list[str] = []
-        self.since: tuple[float, int] | None = None
+        self.last: float | None = None
+        self.paces: deque[float] = deque(maxlen=PACES)
 
     def log(self, text: str) -> None:
         self.lines.append(text)
@@ -58,8 +60,12 @@ class Live:
         self.tell()
 
     def point(self, point: Point) -> None:
-        if self.since is None:
-            self.since, self.state = (time.monotonic(), point.step), "running"
+        moment = time.monotonic()
+        if self.last is None:
+            self.state = "running"
+        else:
+            self.paces.append(moment - self.last)
+        self.last = moment
         while self.points and self.points[-1].step >= point.step:  # what a checkpoint has undone
             self.points.pop()
             self.sent = min(self.sent, len(self.points))
@@ -93,10 +99,8 @@ class Live:
         }
 
     def pace(self) -> float | None:
-        """Seconds a step, since this process began."""
-        if self.since is None or not self.points or self.points[-1].step == self.since[1]:
-            return None
-        return (time.monotonic() - self.since[0]) / (self.points[-1].step - self.since[1])
+        """Seconds a step: the median of the newest, which a sample or a checkpoint in between does not move."""
+        return statistics.median(self.paces) if self.paces else None
 
 
 def train_run(

@@ -183,6 +183,11 @@ def _of_run(folder: Path, values: Mapping[str, Any]) -> Plan:
     )
 
 
+def holds_tensors(folder: Path) -> bool:
+    """Whether there are any in ``folder``; one with the songs they were made of may have their name."""
+    return any(True for ending in ("*.safetensors", "**/*.pt") for _ in folder.glob(ending))
+
+
 def model_of(files: list[str]) -> str:
     """What to load again of the weight ``files`` that a model was loaded from: the one, or their folder."""
     if len(files) > 1:
@@ -203,7 +208,7 @@ def _of_settings(path: Path, values: Mapping[str, Any]) -> Plan:
     tensors = values.get("tensors", "")
     if not tensors:
         raise PlanError(f"{path.name} does not say its tensors: the folder that was preprocessed.")
-    beside = path.parent / Path(tensors).expanduser()
+    beside = path.parent / Path(tensors).expanduser()  # else the name of tensors of ours
     samples = dict(values.get("samples") or {})
     _check_samples(path, samples)
     return Plan(
@@ -213,7 +218,7 @@ def _of_settings(path: Path, values: Mapping[str, Any]) -> Plan:
         model=values.get("model", ""),
         text_encoder=values.get("text_encoder", ""),
         vae=values.get("vae", ""),
-        tensors=str(beside) if beside.is_dir() else tensors,
+        tensors=str(beside) if holds_tensors(beside) else tensors,
         samples=samples,
     )
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .. import audio, codec
@@ -476,7 +476,7 @@ def _save_part(tensors: Mapping[str, Tensor], path: Path, key: str) -> None:
     path.parent.mkdir(exist_ok=True)
     fresh = _beside(path)
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, fresh, {"heard": key})
+        fresh.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}, {"heard": key}))
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)

@@ -122,8 +122,8 @@ class Studio:
 def undisturbed(device: torch.device) -> Iterator[None]:
     """Within the block the program's random numbers may be used; after it they are as if they had not been."""
     with ExitStack() as stack:
-        devices = [device] if device.type == "cuda" else []
-        stack.enter_context(torch.random.fork_rng(devices))
+        cards = {"devices": [device], "device_type": device.type} if device.type in ("cuda", "xpu") else {"devices": []}
+        stack.enter_context(torch.random.fork_rng(**cards))
         if device.type == "mps":
             state = torch.mps.get_rng_state()
             stack.callback(torch.mps.set_rng_state, state)

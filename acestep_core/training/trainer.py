@@ -299,6 +299,11 @@ class _Run:
         stopped = False
         try:
             self._report()
+            if self.team.count > self.settings.accumulation:
+                self.say(
+                    f"Only {self.settings.accumulation} of {self.team.count} processes work at a time, because a step "
+                    f"has no more passes. In a new run set accumulation to a multiple of {self.team.count}."
+                )
             if self.kept and self.step < self.total:
                 raise _Stopped
             self._record(again=False)

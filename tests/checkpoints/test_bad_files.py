@@ -197,11 +197,11 @@ def test_quantized_files_are_refused_in_words(folder):
     tensors = load_file(folder / "model.safetensors")
     stem = Q_PROJ.removesuffix("weight")
     for changes in (
-        {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn), f"{stem}scale_weight": torch.ones(1)},
-        {Q_PROJ: tensors[Q_PROJ].to(torch.float8_e4m3fn)},
+        {f"{stem}scale_weight": torch.ones(1)},
+        {Q_PROJ: tensors[Q_PROJ].to(torch.float8_e4m3fn), f"{stem}weight_scale": torch.ones(512, 3)},
         {Q_PROJ: tensors[Q_PROJ].to(torch.int8)},
         {Q_PROJ: torch.zeros(512, 1, dtype=torch.uint8), f"{Q_PROJ}.absmax": torch.zeros(16)},
-        {f"{stem}comfy_quant": torch.zeros(4, dtype=torch.uint8)},
+        {f"{stem}comfy_quant": torch.tensor(list(b'{"format": "nvfp4"}'), dtype=torch.uint8)},
     ):
         change(folder, **(tensors | changes))
         refused("dit", folder, "it is quantized", "bf16, fp16 or fp32")
@@ -209,7 +209,7 @@ def test_quantized_files_are_refused_in_words(folder):
 
 
 def test_other_formats(tmp_path):
-    for name in ("acestep-v15-turbo-Q8_0.gguf", "model.onnx", "model.safetensors.part"):
+    for name in ("model.onnx", "model.safetensors.part"):
         (tmp_path / name).write_bytes(b"GGUF" + bytes(100))
         refused("dit", tmp_path / name, "this format is not read")
     refused("dit", tmp_path, "holds no weight file")

@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from acestep_graph.acestep_core.lora import writing
-from acestep_graph.acestep_core.lora.adapter import Adapter
+from acestep_graph.acestep_core.lora.adapter import Adapter, Change, Kron
 from acestep_graph.acestep_core.lora.formats import read_adapter
 
 from . import making
@@ -136,3 +137,46 @@ def test_a_broken_write_leaves_the_old_one(tmp_path, monkeypatch):
 def test_the_ending_is_asked_for(tmp_path):
     with pytest.raises(ValueError, match="must end with .safetensors"):
         writing.write_file(making.adapter(), tmp_path / "a.bin")
+
+
+@pytest.mark.parametrize("kind", ["lokr", "lokr_pair"])
+@pytest.mark.parametrize("magnitude", ["", "rows"])
+def test_a_lokr_is_written_as_lycoris_writes_it(tmp_path, kind, magnitude):
+    scale = 1.0 if kind == "lokr" else 1.5
+    made = making.adapter(kind, scale=scale, magnitude=magnitude)
+    for path in (writing.write_lycoris(made, tmp_path / "a.safetensors"), writing.write_folder(made, tmp_path / "a")):
+        read = read_adapter(path, making.config())
+        assert making.same(read, made) and read.report.layout == "LyCORIS file" and not read.report.notes
+    file = tmp_path / "a" / "lokr_weights.safetensors"
+    tensors, stem = load_file(file), f"lycoris_{making.LAYERS[0].replace('.', '_')}"
+    wanted = {"lokr_w1", "alpha", *(["lokr_w2"] if kind == "lokr" else ["lokr_w2_a", "lokr_w2_b"])}
+    assert {name.rpartition(".")[2] for name in tensors if name.startswith(stem)} - {"dora_scale"} == wanted
+    with safe_open(file, "pt") as opened:
+        header = opened.metadata()
+    config = json.loads(header["lokr_config"])
+    assert (header["algo"], header["format"], config["weight_decompose"]) == ("lokr", "lycoris", bool(magnitude))
+    assert config["linear_dim"] == (
+        3 if kind == "lokr_pair" else max(max(making.shapes()[layer]) // 2 for layer in making.LAYERS)
+    )
+    assert tensors[f"{stem}.alpha"] / config["linear_dim"] == scale
+    assert file.read_bytes() == (tmp_path / "a.safetensors").read_bytes()
+
+
+def test_lycoris_is_told_how_a_lokr_is_split(tmp_path):
+    def split(a, b, c, d):
+        form = Kron((making.draw(a, b),), (making.draw(c, d),))
+        return writing.lokr_config(Adapter("x", {"layers.0.self_attn.q_proj": Change(form)}, 32))["factor"]
+
+    assert split(4, 4, 8, 8) == -1 and split(2, 2, 16, 16) == 2 and split(1, 4, 32, 8) == 4
+
+
+def test_what_is_no_lokr_is_refused(tmp_path):
+    for kind in ("lora", "lokr_pairs"):
+        with pytest.raises(ValueError, match="with a whole lokr_w1 and no bias. Write a ComfyUI file"):
+            writing.write_lycoris(making.adapter(kind), tmp_path / "a.safetensors")
+    made = making.adapter("lokr")
+    writing.write_folder(made, tmp_path / "a")
+    with pytest.raises(FileExistsError):
+        writing.write_folder(made, tmp_path / "a")
+    writing.write_folder(made, tmp_path / "a", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

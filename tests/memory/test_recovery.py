@@ -172,3 +172,77 @@ def test_as_many_run_side_by_side_as_fit(monkeypatch, gb, groups):
     again = sample(results.named_heads(), made.conditioning, None, 9, host=Small())
     assert seen == groups and torch.allclose(again.latents, made.made.latents, atol=1e-5)
     assert any("side by side" in note for note in again.notes) == (len(groups) > 1)
+
+
+@pytest.mark.parametrize("longest", (70, 150))
+@pytest.mark.parametrize("drawn", (False, True))
+def test_encoding_goes_on_in_shorter_windows(monkeypatch, longest, drawn):
+    vae, host = models.small_vae(), Host(device="cpu")
+    audio = torch.rand(2, 2, 300 * 1920, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    whole, real, failed = codec.encode(vae, audio, chunk=512), vae.module.encode, []
+
+    def encode(piece):
+        if piece.shape[-1] > longest * 1920:
+            failed.append(piece.shape[-1])
+            raise torch.OutOfMemoryError("out of memory")
+        mean, std = real(piece)
+        return mean, 0 * std
+
+    monkeypatch.setattr(vae.module, "encode", encode)
+    given = {"generator": torch.Generator().manual_seed(1)} if drawn else {}
+    parts = codec.encode(vae, audio, chunk=512, host=host, **given)
+    assert failed and torch.allclose(parts, whole, atol=1e-4)
+    assert host.notes and all("Encoding ran out of memory" in note and "windows of" in note for note in host.notes)
+
+
+def test_a_draw_does_not_depend_on_windows_that_failed(monkeypatch):
+    vae, real = models.small_vae(), models.small_vae().module.encode
+    audio = torch.rand(1, 2, 300 * 1920, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    wanted = codec.encode(vae, audio, chunk=64, generator=torch.Generator().manual_seed(1), host=Host(device="cpu"))
+    calls = []
+
+    def encode(piece):
+        calls.append(piece.shape[-1])
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(piece)
+
+    monkeypatch.setattr(vae.module, "encode", encode)
+    again = codec.encode(vae, audio, chunk=128, generator=torch.Generator().manual_seed(1), host=Host(device="cpu"))
+    assert torch.equal(again, wanted)
+
+
+def test_encoding_that_never_fits_says_so(monkeypatch):
+    vae = models.small_vae()
+
+    def never(_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(vae.module, "encode", never)
+    with pytest.raises(OutOfMemory, match="encoding"):
+        codec.encode(vae, torch.zeros(1, 2, 200_000), host=Host(device="cpu"))
+
+
+@pytest.mark.parametrize("work", ("decode", "encode"))
+def test_at_last_the_autoencoder_works_in_main_memory(monkeypatch, work):
+    vae = models.small_vae()
+    given = torch.randn(1, 40, 64) if work == "decode" else torch.rand(1, 2, 40 * 1920)
+    wanted, real, places = getattr(codec, work)(vae, given), getattr(vae.module, work), []
+
+    class Small(Host):
+        """A card that is named, but whose module stays where it is."""
+
+        def prepare(self, module, component, activation_bytes=0):
+            return torch.device("meta")
+
+    def run(piece):
+        places.append(piece.device.type)
+        if piece.is_meta:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(piece)
+
+    monkeypatch.setattr(vae.module, work, run)
+    host = Small()
+    made = getattr(codec, work)(vae, given, chunk=64, host=host)
+    assert places == ["meta", "cpu"] and torch.allclose(made, wanted, atol=1e-5)
+    assert "in main memory" in host.notes[-1]

@@ -5,7 +5,11 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+from acestep_graph.acestep_core.checkpoints import loading
+from acestep_graph.acestep_core.checkpoints.gguf_header import BLOCKS
+from acestep_graph.acestep_core.host import Host
 from acestep_graph.acestep_core.memory import estimate
 from acestep_graph.acestep_core.memory.tiers import (
     SIMULATE,
@@ -16,6 +20,9 @@ from acestep_graph.acestep_core.memory.tiers import (
     simulated,
     tier_of,
 )
+from acestep_graph.acestep_core.models.acestep import AceStepModel
+from acestep_graph.acestep_core.models.config import XL, ModelConfig
+from acestep_graph.nodes.system import report
 from tests.pack import ROOT
 
 GIVEN = json.loads((ROOT / "tests" / "fixtures" / "prompts.json").read_text("utf-8"))
@@ -115,3 +122,41 @@ def test_the_guard_by_numbers():
 def test_a_total_names_everything():
     assert estimate.total_gb() == pytest.approx(4.7 + 0.33 + 1.2 + 0.5 + 0.3 + 0.5)
     assert estimate.total_gb("XL sft", 2, 120, "4B") == pytest.approx(9.0 + 2.03 + 1.0 * 2 * 2 + 9.6 + 0.5)
+
+
+@pytest.mark.parametrize("size", ["2B", "XL"])
+def test_what_a_diffusion_model_takes_in_each_precision(size):
+    config = XL if size == "XL" else ModelConfig()
+    module = loading.without_weights(AceStepModel, config)
+    linear = [(n, m) for n, m in module.named_modules() if isinstance(m, nn.Linear) and "layers." in n]
+    decoder = [m for n, m in linear if n.startswith("decoder.")]
+    assert estimate.DIT_WEIGHTS[size] == (
+        sum(p.numel() for p in module.parameters()),
+        sum(m.weight.numel() for m in decoder),
+        sum(m.weight.numel() for _, m in linear),
+    )
+    assert estimate.DIT_ROWS[size] == sum(m.out_features for m in decoder)
+    for packed, bits in estimate.PACKED_BITS.items():
+        kinds = {"Q5_K_M": ("Q5_K", "Q6_K"), "Q4_K_M": ("Q4_K", "Q6_K"), "fp8 file": ()}.get(packed, (packed,))
+        widths = [BLOCKS[kind][1] * 8 / BLOCKS[kind][0] for kind in kinds] or [8.0]
+        assert min(widths) <= bits <= max(widths)
+    order = [estimate.dit_gb(size, p) for p in ("fp32", "bf16", "int8", "Q8_0", "fp8 file", "Q6_K", "Q5_K_M", "Q4_K_M")]
+    assert order == sorted(order, reverse=True) and estimate.dit_gb(size, "fp8") == estimate.dit_gb(size, "int8")
+    assert estimate.total_gb("turbo") - estimate.total_gb("turbo", precision="int8") == pytest.approx(
+        estimate.DIT_GB["2B"] - estimate.dit_gb("2B", "int8")
+    )
+
+
+def test_sizes_by_number():
+    sizes = {p: round(estimate.dit_gb("2B", p), 1) for p in ("bf16", "int8", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")}
+    assert sizes == {"bf16": 4.5, "int8": 3.1, "Q8_0": 2.4, "Q6_K": 1.9, "Q5_K_M": 1.7, "Q4_K_M": 1.4}
+
+
+@pytest.mark.parametrize(
+    ("memory", "int8"), [(6, True), (12, True), (19.9, True), (20, False), (24, False), (80, False)]
+)
+def test_the_system_node_says_it(memory, int8):
+    tier = tier_of(memory)
+    text = report(Host(device="cpu"), tier, memory)
+    assert ("precision auto: int8 on NVIDIA cards" in text) == int8
+    assert "4.5 GB (2B), 9.3 GB (XL) in bf16, 3.1 GB (2B), 5.5 GB (XL) as int8 or fp8" in text

@@ -1,6 +1,7 @@
 """Trained layers: where they start, what they compute, and PEFT's answer to the same."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -126,6 +127,10 @@ def test_lokr_goes_on_from_a_file_of_its_own_size_alone(tmp_path, rank):
     _, again = made("lokr", rank=rank)
     again.load(stored)
     assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), again.parameters(), strict=True))
+    if rank == 64:
+        with pytest.raises(ValueError, match="is scaled by 2, from which training cannot go on"):
+            changes = {name: dataclasses.replace(change, scale=2.0) for name, change in stored.changes.items()}
+            again.load(dataclasses.replace(stored, changes=changes))
     _, other = made("lokr", rank=rank, factor=2)
     with pytest.raises(ValueError, match="the factor it was trained with"):
         other.load(stored)

@@ -76,14 +76,17 @@ class Half(parallel.Alone):
         return [a + b for a, b in zip(one, two, strict=True)]
 
 
-def test_two_that_share_the_passes_learn_what_one_learns(tmp_path):
-    settings = dataclasses.replace(SETTINGS, dropout=0.0, epochs=2)
+@pytest.mark.parametrize("accumulation", [2, 1])
+def test_two_that_share_the_passes_learn_what_one_learns(tmp_path, accumulation):
+    settings = dataclasses.replace(SETTINGS, dropout=0.0, epochs=2, accumulation=accumulation)
     run(tmp_path / "alone" / "jazz", settings)
     barrier, given, folder = threading.Barrier(2), [None, None], tmp_path / "jazz"
     halves = [Half(rank, barrier, given) for rank in (0, 1)]
     with ThreadPoolExecutor(2) as pool:
         leading, other = pool.map(lambda half: run(folder, settings, team=half), halves)
-    assert (leading.steps, len(leading.points), other.steps, len(other.points)) == (6, 6, 6, 0)
+    steps = 6 if accumulation == 2 else 10
+    assert (leading.steps, len(leading.points), other.steps, len(other.points)) == (steps, steps, steps, 0)
+    assert any("Only 1 of 2 processes work" in note for note in leading.notes) == (accumulation == 1)
     same(folder, tmp_path / "alone" / "jazz")
 
 

@@ -87,7 +87,10 @@ def test_what_is_no_plan_is_said(tmp_path):
 
 
 @how(max_examples=60, deadline=None)
-@given(content=st.one_of(st.binary(max_size=80), st.text(max_size=80).map(str.encode)), ending=st.sampled_from(["json", "yaml"]))
+@given(
+    content=st.one_of(st.binary(max_size=80), st.text(max_size=80).map(str.encode)),
+    ending=st.sampled_from(["json", "yaml"]),
+)
 def test_any_file_is_read_or_refused_in_a_sentence(tmp_path_factory, content, ending):
     path = tmp_path_factory.mktemp("any") / f"jazz.{ending}"
     path.write_bytes(content)

@@ -316,12 +316,15 @@ def test_what_cannot_be_used_is_named_and_the_rest_goes_on(songs, tmp_path):
     (folder / "text.flac").write_text("no music")
     audio.write(folder / "whole.wav", torch.full((1, 480_000), 0.1), 48000, sample_format="f32")
     (folder / "cut.wav").write_bytes((folder / "whole.wav").read_bytes()[:1_500_000])
+    half = tone(folder / "whole16.wav", 10.0).read_bytes()[:600_000]
+    (folder / "cut16.wav").write_bytes(half)
     tone(folder / "short.wav", 2.0)
     tone(folder / "silent.wav", 8.0, level=0.0)
     reasons = {
         "empty.mp3": "is empty",
         "text.flac": "text.flac ",
         "cut.wav": "is cut off",
+        "cut16.wav": "cut16.wav is cut off: 6.25 of 10.00 s are there.",
         "short.wav": "it lasts 2.00 s; the model needs at least 5.12 s",
         "silent.wav": "silent from end to end",
         "gone.wav": "cannot be opened",

@@ -363,6 +363,30 @@ def test_a_disk_that_is_full_for_a_while_is_waited_for(tmp_path, whole, monkeypa
     assert len(said) == 1 and "The last checkpoint is of step 3." in said[0]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files, which Windows cannot")
+@pytest.mark.parametrize(("method", "share"), [("lora", 0.5), ("lora", 1.3), ("lokr", 1.3)])
+def test_files_that_the_system_refuses(tmp_path, method, share):
+    """What really comes when writing fails: at the adapter from Python, at the larger optimizer from safetensors."""
+    import resource
+
+    before, settings = resource.getrlimit(resource.RLIMIT_FSIZE), changed(method=method)
+    size = max(path.stat().st_size for path in run(tmp_path / "whole" / "jazz", settings).final.iterdir())
+
+    def limit(epoch, _take):
+        if epoch == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (round(share * size), before[1]))
+
+    try:
+        with pytest.raises(TrainError, match=r"is at step 15, but .*File too large.* goes on from step 3\."):
+            run(tmp_path / "jazz", settings, on_epoch=limit)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in (tmp_path / "jazz" / "checkpoints").iterdir()] == ["step_0000003"]
+    result = run(tmp_path / "jazz", settings)
+    assert "Training goes on after step 3 of 15." in result.notes
+    assert (tmp_path / "jazz" / "loss.csv").read_bytes() == (tmp_path / "whole" / "jazz" / "loss.csv").read_bytes()
+
+
 def test_lines_that_did_not_fit_are_written_later(tmp_path, whole, monkeypatch):
     write, calls = LossLog._write, []
 
