@@ -14,6 +14,7 @@ import contextlib
 import json
 import math
 import os
+import struct
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -93,6 +94,8 @@ def read(path: str | os.PathLike, *, start: float = 0.0, seconds: float | None =
         except av.error.FFmpegError as error:
             raise AudioError(f"{path.name} is damaged after {position / rate:.2f} s ({error.strerror}).") from error
         length = float(stream.duration * stream.time_base) if stream.duration else 0.0
+        if last is None:
+            length = max(length, position / rate / share_of_wav(path))
         if last is None and container.format.name in _LENGTH_IS_EXACT and position / rate < length - 0.1:
             raise AudioError(f"{path.name} is cut off: {position / rate:.2f} of {length:.2f} s are there.")
     if position and not blocks:
@@ -102,6 +105,24 @@ def read(path: str | os.PathLike, *, start: float = 0.0, seconds: float | None =
     if len({block.shape[0] for block in blocks}) > 1:
         raise AudioError(f"{path.name} changes its number of channels on the way; convert it to a plain WAV first.")
     return torch.cat([torch.from_numpy(block) for block in blocks], dim=1), rate
+
+
+def share_of_wav(path: Path) -> float:
+    """How much of the sound that the header of a WAV promises is in the file; 1 for other files and open ends.
+
+    FFmpeg takes the length of uncompressed sound from the size of the file and does not notice what is missing.
+    """
+    with open(path, "rb") as file:
+        whole = os.fstat(file.fileno()).st_size
+        if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
+            return 1.0
+        while len(head := file.read(8)) == 8:
+            size = struct.unpack("<I", head[4:])[0]
+            if head[:4] == b"data":
+                there = whole - file.tell()
+                return there / size if 0 < there < size < 0xFFFFFF00 else 1.0
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return 1.0
 
 
 def read_tags(path: str | os.PathLike) -> dict[str, str]:

@@ -6,7 +6,7 @@ see (:data:`OVERLAP_FRAMES`), so the joined result is that of one single pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -79,48 +79,66 @@ def decode(
         OutOfMemory: nothing helped.
     """
     check_latents(latents)
-    host = host or current()
-    size = chunk or CHUNK_RANGE[0]
-    device = host.prepare(vae.module, "vae", size * ELEMENTS_PER_FRAME * vae.dtype.itemsize)
-    size = chunk or chunk_frames(vae, device)
-    pieces = list(windows(latents.shape[1], size, overlap))
+    work = _Windows(vae, "decoding", chunk, overlap, host or current())
     hop, channels = vae.hop, vae.module.config.audio_channels
     audio = torch.empty(latents.shape[0], channels, latents.shape[1] * hop)
-    bar, done = host.progress(len(pieces) * latents.shape[0], "decoding", "window"), 0
-    item = 0
-    while item < latents.shape[0]:
-        source = latents[item : item + 1].transpose(1, 2).to(device, vae.dtype)
-        try:
-            for a, b, lo, hi in pieces:
-                piece = vae.module.decode(source[..., lo:hi])
-                audio[item, :, a * hop : b * hop] = piece[0, :, (a - lo) * hop : (b - lo) * hop]
-                done += 1
-                bar.update(done)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            if device.type == "cpu" and size <= CHUNK_RANGE[0]:
-                raise advice("decoding") from error
-        else:
-            item += 1
-            continue
-        source = piece = None
-        host.make_room()  # only here, when the error no longer holds what was being computed
-        device, size = _smaller(vae, device, size, host)
-        pieces, done = list(windows(latents.shape[1], size, overlap)), 0
-        bar = host.progress(len(pieces) * (latents.shape[0] - item), "decoding", "window")
+
+    def one(item: int, a: int, b: int, lo: int, hi: int, whole: bool) -> None:
+        piece = vae.module.decode(latents[item : item + 1, lo:hi].transpose(1, 2).to(work.device, vae.dtype))
+        audio[item, :, a * hop : b * hop] = piece[0, :, (a - lo) * hop : (b - lo) * hop]
+
+    work.run(len(latents), latents.shape[1], one)
     return audio
 
 
-def _smaller(vae: Autoencoder, device: torch.device, size: int, host: Host) -> tuple[torch.device, int]:
-    """Where and in what windows decoding goes on after memory ran out: half as long, at last on the CPU."""
-    if size > CHUNK_RANGE[0]:
-        size = max(CHUNK_RANGE[0], size // 2 // 32 * 32)
-        host.say(f"Decoding ran out of memory and goes on in windows of {size} frames.")
-        return host.prepare(vae.module, "vae", size * ELEMENTS_PER_FRAME * vae.dtype.itemsize), size
-    host.say("Decoding does not fit into the card's memory and goes on in main memory, which is slower.")
-    vae.module.to("cpu")
-    return torch.device("cpu"), CHUNK_FRAMES["cpu"]
+class _Windows:
+    """Work on the autoencoder window by window; where memory runs out, in shorter ones, at last in main memory."""
+
+    def __init__(self, vae: Autoencoder, what: str, chunk: int | None, overlap: int, host: Host):
+        self.vae, self.what, self.overlap, self.host = vae, what, overlap, host
+        self.device = self._prepared(chunk or CHUNK_RANGE[0])
+        self.size = chunk or chunk_frames(vae, self.device)
+
+    def run(self, items: int, frames: int, one: Callable[[int, int, int, int, int, bool], None]) -> None:
+        """``one(item, a, b, lo, hi, whole)`` for each window of each item, ``whole`` where it is the only one.
+
+        After a failure the item begins anew.
+        """
+        item = 0
+        while item < items:
+            pieces = list(windows(frames, self.size, self.overlap))
+            bar, done = self.host.progress(len(pieces) * (items - item), self.what, "window"), 0
+            try:
+                while item < items:
+                    for piece in pieces:
+                        one(item, *piece, len(pieces) == 1)
+                        done += 1
+                        bar.update(done)
+                    item += 1
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self.device.type == "cpu" and self.size <= CHUNK_RANGE[0]:
+                    raise advice(self.what) from error
+            else:
+                return
+            self.host.make_room()  # only here, when the error no longer holds what was being computed
+            self._shrink()
+
+    def _prepared(self, size: int) -> torch.device:
+        return self.host.prepare(self.vae.module, "vae", size * ELEMENTS_PER_FRAME * self.vae.dtype.itemsize)
+
+    def _shrink(self) -> None:
+        """Windows half as long; after the shortest, the CPU."""
+        title = self.what.capitalize()
+        if self.size > CHUNK_RANGE[0]:
+            self.size = max(CHUNK_RANGE[0], self.size // 2 // 32 * 32)
+            self.host.say(f"{title} ran out of memory and goes on in windows of {self.size} frames.")
+            self.device = self._prepared(self.size)
+            return
+        self.host.say(f"{title} does not fit into the card's memory and goes on in main memory, which is slower.")
+        self.vae.module.to("cpu")
+        self.device, self.size = torch.device("cpu"), CHUNK_FRAMES["cpu"]
 
 
 @torch.inference_mode()
@@ -139,29 +157,31 @@ def encode(
         generator: None takes the posterior's mean, which repeats; a generator draws from the posterior as
             the original does, one draw a window in order.
         chunk, overlap: as in :func:`decode`, in frames.
+
+    Where memory runs out, encoding goes on in shorter windows, and at last in main memory.
+
+    Raises:
+        ValueError: less audio than one frame. OutOfMemory: nothing helped.
     """
-    host = host or current()
-    size = chunk or CHUNK_RANGE[0]
-    device = host.prepare(vae.module, "vae", size * ELEMENTS_PER_FRAME * vae.dtype.itemsize)
-    size = chunk or chunk_frames(vae, device)
     hop, samples = vae.hop, audio.shape[-1]
     frames = samples // hop
     if frames < 1:
         raise ValueError(f"The audio is {samples} samples long; at least {hop} (40 ms at 48 kHz) are needed.")
-    pieces = list(windows(frames, size, overlap))
+    work = _Windows(vae, "encoding", chunk, overlap, host or current())
     latents = torch.empty(audio.shape[0], frames, vae.module.config.decoder_input_channels)
-    bar, done = host.progress(len(pieces) * audio.shape[0], "encoding", "window"), 0
-    for item in range(audio.shape[0]):
-        for a, b, lo, hi in pieces:
-            end = samples if len(pieces) == 1 else min((b + overlap) * hop, samples) if hi == frames else hi * hop
-            piece = audio[item : item + 1, :, lo * hop : end].to(device, vae.dtype)
-            mean, std = vae.module.encode(piece)
-            if generator is not None:
-                noise = torch.randn(mean.shape, generator=generator, device=generator.device)
-                mean = mean + std * noise.to(mean)
-            latents[item, a:b] = mean[0].T[a - lo : b - lo]
-            done += 1
-            bar.update(done)
+    drawn: dict[int, Tensor] = {}
+
+    def one(item: int, a: int, b: int, lo: int, hi: int, whole: bool) -> None:
+        if generator is not None and a == 0:
+            generator.set_state(drawn.setdefault(item, generator.get_state()))
+        end = samples if whole else min((b + overlap) * hop, samples) if hi == frames else hi * hop
+        mean, std = vae.module.encode(audio[item : item + 1, :, lo * hop : end].to(work.device, vae.dtype))
+        if generator is not None:
+            noise = torch.randn(mean.shape, generator=generator, device=generator.device)
+            mean = mean + std * noise.to(mean)
+        latents[item, a:b] = mean[0].T[a - lo : b - lo]
+
+    work.run(len(audio), frames, one)
     return latents
 
 

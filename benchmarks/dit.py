@@ -118,15 +118,24 @@ def _one_length(dit: DiT, peer: torch.nn.Module, seconds: float, setting: Settin
     made = [compare(what, ours, name, other) for name, other in found.items()]
     if not guide:
         return made
+
+    def two_passes() -> Tensor:
+        sides = [dit.begin(surroundings, side) for side in (sequence, null.expand_as(sequence))]
+        levels = {t: dit.levels(torch.tensor([t], device=setting.device), sides[0]) for t in base}
+        return euler(
+            lambda x, t: cfg(*(dit.velocity(x, levels[t], s)[0].float() for s in sides), GUIDANCE_SCALE), noise, base
+        )
+
     found = alternate(
         {
             "ours": lambda: loop.run(dit, null, task, base, guided),
             "diffusers": lambda: euler(theirs_guided, noise, base),
+            "ours, guidance as two passes": two_passes,
         },
         setting,
     )
-    what = f"{seconds:g} s, {GUIDED_STEPS} guided steps"
-    return [*made, compare(what, found["ours"], "diffusers", found["diffusers"])]
+    ours, what = found.pop("ours"), f"{seconds:g} s, {GUIDED_STEPS} guided steps"
+    return made + [compare(what, ours, name, other) for name, other in found.items()]
 
 
 def euler(velocity: Velocity, x: Tensor, levels: Sequence[float]) -> Tensor:

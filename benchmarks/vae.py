@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from acestep_graph.acestep_core import codec
 from acestep_graph.acestep_core.checkpoints.demo import published_vae, randomize
 from acestep_graph.acestep_core.checkpoints.handles import Autoencoder, LoadReport
 from acestep_graph.acestep_core.host import Host
+from acestep_graph.acestep_core.models import oobleck
 from acestep_graph.acestep_core.models.oobleck import OobleckConfig, OobleckVAE, ResidualUnit
 from acestep_graph.acestep_core.sampling.conditioning import frames_of
 
@@ -30,7 +32,7 @@ def rows(setting: Setting, seconds: Sequence[float] = (20, 40)) -> list[Row]:
     module = calmed(randomize(OobleckVAE(config), seed=0))
     peer = diffusers_copy(module).to(setting.device, setting.dtype)
     ours = Autoencoder(module.to(setting.device, setting.dtype), LoadReport("vae", (), "", "", "", "", 0))
-    return [_one_length(ours, peer, length, setting) for length in seconds]
+    return [row for length in seconds for row in _one_length(ours, peer, length, setting)]
 
 
 def calmed(module: OobleckVAE) -> OobleckVAE:
@@ -57,7 +59,7 @@ def diffusers_copy(module: OobleckVAE) -> torch.nn.Module:
 
 
 @torch.inference_mode()
-def _one_length(ours: Autoencoder, peer: torch.nn.Module, seconds: float, setting: Setting) -> Row:
+def _one_length(ours: Autoencoder, peer: torch.nn.Module, seconds: float, setting: Setting) -> list[Row]:
     channels = ours.module.config.decoder_input_channels
     latents = torch.randn(1, frames_of(seconds), channels, generator=torch.Generator().manual_seed(1))
     host = Host(device=str(setting.device))
@@ -65,5 +67,27 @@ def _one_length(ours: Autoencoder, peer: torch.nn.Module, seconds: float, settin
     def theirs() -> Tensor:
         return peer.decode(latents.transpose(1, 2).to(setting.device, setting.dtype)).sample.float().cpu()
 
-    found = alternate({"ours": lambda: codec.decode(ours, latents, host=host), "diffusers": theirs}, setting)
-    return compare(f"{seconds:g} s of sound", found["ours"], "diffusers", found["diffusers"])
+    def whole() -> Tensor:
+        with patch.object(oobleck, "PIECE", 2**40):
+            return ours.module.decode(latents.transpose(1, 2).to(setting.device, setting.dtype)).float().cpu()
+
+    def plain_snake() -> Tensor:
+        with patch.object(oobleck.Snake, "forward", naive_snake):
+            return codec.decode(ours, latents, host=host)
+
+    found = alternate(
+        {
+            "ours": lambda: codec.decode(ours, latents, host=host),
+            "diffusers": theirs,
+            "ours, the whole at once": whole,
+            "ours, naive snake": plain_snake,
+        },
+        setting,
+    )
+    sound = found.pop("ours")
+    return [compare(f"{seconds:g} s of sound", sound, name, other) for name, other in found.items()]
+
+
+def naive_snake(self: oobleck.Snake, x: Tensor) -> Tensor:
+    """The activation as its formula is written."""
+    return x + (self.beta.exp() + 1e-9).reciprocal() * torch.sin(self.alpha.exp() * x).pow(2)

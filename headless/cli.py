@@ -1,4 +1,4 @@
-"""``acestep-graph``: run and check workflows, list nodes and models, download models, try it all at once.
+"""``acestep-graph``: run and check workflows, train adapters, list nodes and models, download models, try it all.
 
 Exit status: 0 done, 1 failed, 2 bad request, 130 cancelled.
 """
@@ -19,20 +19,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..acestep_core import host as hosts
+from . import training
 from .assign import assign
 from .declared import CANVAS_ONLY, declared_inputs, node_table, node_titles, output_names
 from .execute import Done, NodeFailed, execute
 from .graph import Graph, WorkflowError, load
-from .terminal import TerminalHost, stopping_on_ctrl_c
+from .terminal import BadRequest, TerminalHost, stopping_on_ctrl_c
 from .validate import needed_nodes, output_nodes, validate
 
 DONE, FAILED, BAD_REQUEST, CANCELLED = 0, 1, 2, 130
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
 DEMO_SECONDS = 10
-
-
-class BadRequest(Exception):
-    """The command line asks for something that there is not."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options = _parser().parse_args(arguments)
+        if options.command == "train":
+            if training.wants_more(options):
+                return training.launch(options, arguments)
+            options.device = training.device_of(options)
     except SystemExit as stop:  # --help
         return int(stop.code or DONE)
     except BadRequest as error:
@@ -56,9 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     host = _host(options)
     try:
         with hosts.use(host), stopping_on_ctrl_c(host.stop):
-            return {"check": _check, "nodes": _nodes, "models": _models, "download": _download}[options.command](
-                options, host
-            )
+            return COMMANDS[options.command](options, host)
     except (Exception, KeyboardInterrupt) as error:
         host.status.close()
         code, lines = _explained(error, options.debug)
@@ -215,6 +214,12 @@ def _download(options: argparse.Namespace, host: TerminalHost) -> int:
     return DONE
 
 
+COMMANDS = {
+    **{"check": _check, "nodes": _nodes, "models": _models, "download": _download},
+    **{"preprocess": training.preprocess, "train": training.train},
+}
+
+
 # -- inside
 
 
@@ -254,7 +259,7 @@ def _device(text: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="acestep-graph", description="ACE-Step 1.5 workflows without ComfyUI.")
+    parser = _Parser(prog="acestep-graph", description="ACE-Step 1.5 workflows and training without ComfyUI.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="model folder [models]")
@@ -285,4 +290,5 @@ def _parser() -> argparse.ArgumentParser:
     download = commands.add_parser("download", parents=[shared], help="fetch published models")
     download.add_argument("name", nargs="+", metavar="NAME")
     download.add_argument("--revision", help="a branch, tag or commit of the model's repository")
+    training.add_commands(commands, shared)
     return parser

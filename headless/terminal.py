@@ -14,13 +14,17 @@ from typing import TextIO
 from ..acestep_core.host import Host
 
 
+class BadRequest(Exception):
+    """The command line asks for something that there is not."""
+
+
 class StatusLine:
     """Progress for people. On a terminal one line that is rewritten, elsewhere a line a quarter of the way."""
 
     def __init__(self, stream: TextIO):
         self.stream = stream
         self.live = stream.isatty()
-        self.half_written = False
+        self.half_written, self.silent = False, False
         self.last: tuple[str, int] | None = None
 
     def say(self, text: str) -> None:
@@ -40,6 +44,10 @@ class StatusLine:
             self.last = mark
             self.say(f"  {text}")
 
+    def silence(self) -> None:
+        """Say nothing from now on: another process speaks for all."""
+        self.silent = True
+
     def close(self) -> None:
         """Leave the cursor on a fresh line."""
         if self.half_written:
@@ -47,6 +55,8 @@ class StatusLine:
             self.half_written = False
 
     def _write(self, text: str) -> None:
+        if self.silent:
+            return
         with contextlib.suppress(OSError, ValueError):  # a closed stderr stops no song
             self.stream.write(text)
             self.stream.flush()

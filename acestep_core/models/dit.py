@@ -7,8 +7,10 @@ What does not change over a generation is made once by :meth:`DiT.begin`; one st
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -107,6 +109,10 @@ class DiTLayer(nn.Module):
         return torch.addcmul(x, gate2, self.mlp(self.mlp_norm.modulated(x, scale2, shift2)))
 
 
+LayerCall = Callable[[DiTLayer, Tensor, Tensor, Rotary, Visible, Cross], Tensor]
+"""A way to run one layer: its ``forward``, or the same compiled."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What stays the same over a generation. Made by :meth:`DiT.begin`, valid for these weights and conditions.
@@ -131,6 +137,10 @@ class Prepared:
     still: tuple[Tensor, Tensor]
 
 
+Velocity = Callable[[Tensor, tuple[Tensor, Tensor], Prepared, bool], tuple[Tensor, Tensor | None]]
+"""See :meth:`DiT.velocity`."""
+
+
 class DiT(nn.Module):
     """Decoder of the published checkpoints (``decoder.*``)."""
 
@@ -147,6 +157,14 @@ class DiT(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.empty(1, 2, width))
         out = nn.ConvTranspose1d(width, config.audio_acoustic_hidden_dim, patch, stride=patch)
         self.proj_out = nn.Sequential(nn.Identity(), out)
+        self.walk: Callable[[], Iterator[DiTLayer]] | None = None
+
+    def stack(self) -> Iterator[DiTLayer]:
+        """The layers in order, each in place while it is its turn; close the iterator where it is left early.
+
+        ``walk``, if set, brings layers that are kept elsewhere (:mod:`..memory.streaming`).
+        """
+        yield from self.layers if self.walk is None else self.walk()
 
     def _patches(self, x: Tensor) -> Tensor:
         """[B, T, C] → [B, S, patch·C]; an odd tail is completed with zeros."""
@@ -177,12 +195,14 @@ class DiT(nn.Module):
         silent = None if null is None else self.condition_embedder(null.to(dtype))
         group, windows = c.num_attention_heads // c.num_key_value_heads, range(c.num_hidden_layers)
         seen, both = Seen(embedded, group), Seen(embedded, group, copies=2)
+        with closing(self.stack()) as layers:
+            cross = [layer.hear(sequence, silent) for layer in islice(layers, None if last is None else last + 1)]
         return Prepared(
             frames=context.shape[1],
             context=embedded,
             patch_in=weight[..., given:].reshape(c.hidden_size, -1),
             patch_out=self.proj_out[1].weight.permute(2, 1, 0).reshape(-1, c.hidden_size),
-            cross=[layer.hear(sequence, silent) for layer in self.layers[: None if last is None else last + 1]],
+            cross=cross,
             table=rotary(patches.shape[1], c.head_dim, c.rope_theta, device, dtype),
             who=[seen(c.window(index)) for index in windows],
             who_guided=[] if null is None else [both(c.window(index)) for index in windows],
@@ -196,11 +216,16 @@ class DiT(nn.Module):
         return embedding + still, modulation + still_modulation
 
     def velocity(
-        self, x: Tensor, levels: tuple[Tensor, Tensor], ready: Prepared, guided: bool = False
+        self,
+        x: Tensor,
+        levels: tuple[Tensor, Tensor],
+        ready: Prepared,
+        guided: bool = False,
+        call: LayerCall = DiTLayer.__call__,
     ) -> tuple[Tensor, Tensor | None]:
         """Velocity [B, T, 64] of latents x [B, T, 64] at ``levels`` (rows: 1 or B).
 
-        With ``guided`` also that under the null condition, both from one batch; else None.
+        With ``guided`` also that under the null condition, both from one batch; else None. ``call`` runs each layer.
         """
         embedding, modulation = levels
         h = ready.context + F.linear(self._patches(x.to(ready.context.dtype)), ready.patch_in)
@@ -209,8 +234,9 @@ class DiT(nn.Module):
             h, who = torch.cat((h, h)), ready.who_guided
             if embedding.shape[0] > 1:
                 embedding, modulation = embedding.repeat(2, 1), modulation.repeat(2, 1, 1)
-        for layer, seen, cross in zip(self.layers, who, ready.cross, strict=True):
-            h = layer(h, modulation, ready.table, seen, cross)
+        with closing(self.stack()) as layers:
+            for layer, seen, cross in zip(layers, who, ready.cross, strict=True):
+                h = call(layer, h, modulation, ready.table, seen, cross)
         shift, scale = (self.scale_shift_table + embedding[:, None]).chunk(2, dim=1)
         h = self.norm_out.modulated(h, scale, shift)
         bias = self.proj_out[1].bias
@@ -234,9 +260,10 @@ class DiT(nn.Module):
         """
         seen: list[Tensor] = []
         h = ready.context + F.linear(self._patches(x.to(ready.context.dtype)), ready.patch_in)
-        for index in range(max(heads) + 1):
-            watch = Watch(heads[index], tokens, seen) if index in heads else None
-            h = self.layers[index](h, levels[1], ready.table, ready.who[index], ready.cross[index], watch)
+        with closing(self.stack()) as layers:
+            for index, layer in enumerate(islice(layers, max(heads) + 1)):
+                watch = Watch(heads[index], tokens, seen) if index in heads else None
+                h = layer(h, levels[1], ready.table, ready.who[index], ready.cross[index], watch)
         return seen
 
     def forward(self, x: Tensor, context: Tensor, conditions: Tensor, t: Tensor, r: Tensor | None = None) -> Tensor:

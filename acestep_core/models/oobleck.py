@@ -15,10 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .snake_kernel import kernel_for
+
 DILATIONS = (1, 3, 9)
 FIRST_KERNEL = 7
 REACH = 3 * sum(DILATIONS) + 3
 """Samples that three residual units and one more convolution of :data:`FIRST_KERNEL` see to each side."""
+
+WIDE_STRIDE = 64
+"""No published model has a stride above 10."""
 
 PIECE = 2**20
 """Elements of a block's widest tensor that a CPU works on at a time: what it holds in its cache."""
@@ -76,8 +81,11 @@ class Snake(nn.Module):
         rate, strength = self.alpha.exp(), (self.beta.exp() + 1e-9).rsqrt()
         if torch.is_grad_enabled() and (x.requires_grad or self.alpha.requires_grad):
             return x + (torch.sin(rate * x) * strength).square()
+        fused = kernel_for(x)
+        if fused is not None:
+            return fused(x, rate, strength)
         wave = (x * rate).sin_().mul_(strength)
-        return torch.addcmul(x, wave, wave)
+        return torch.addcmul(x, wave, wave, out=wave)  # no second buffer: fresh memory costs more than the arithmetic
 
 
 def in_pieces(run: Callable[[Tensor], Tensor], x: Tensor, channels: int, up: int = 1, down: int = 1) -> Tensor:
@@ -133,12 +141,28 @@ class EncoderBlock(nn.Module):
         return self.conv1(self.snake1(self.res_unit3(self.res_unit2(self.res_unit1(x)))))
 
 
+class Upsampling(nn.ConvTranspose1d):
+    """A transposed convolution whose kernel is twice its even stride.
+
+    From :data:`WIDE_STRIDE` on it is a matrix product and a sum of what overlaps, with the same result: for such long
+    kernels in float32 oneDNN needs a minute before the first sample.
+    """
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        stride, edge = self.stride[0], self.padding[0]
+        if stride < WIDE_STRIDE:
+            return super().forward(x, output_size)
+        early, late = torch.matmul(self.weight.flatten(1).T, x).unflatten(1, (-1, 2, stride)).unbind(2)
+        joined = F.pad(early, (0, 1)) + F.pad(late, (1, 0))
+        return joined.transpose(2, 3).flatten(2)[..., edge:-edge] + self.bias[:, None]
+
+
 class DecoderBlock(nn.Module):
     def __init__(self, channels: int, out: int, stride: int):
         super().__init__()
         self.channels, self.stride = out, stride
         self.snake1 = Snake(channels)
-        self.conv_t1 = nn.ConvTranspose1d(channels, out, 2 * stride, stride=stride, padding=math.ceil(stride / 2))
+        self.conv_t1 = Upsampling(channels, out, 2 * stride, stride=stride, padding=math.ceil(stride / 2))
         self.res_unit1, self.res_unit2, self.res_unit3 = (ResidualUnit(out, d) for d in DILATIONS)
 
     def forward(self, x: Tensor) -> Tensor:

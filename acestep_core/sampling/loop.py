@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..host import Progress
-from ..models.dit import DiT, Prepared
+from ..models.dit import DiT, Prepared, Velocity
 from .correction import Keep, blend_velocity, clamp_velocity, wavelet_correction
 from .guidance import make_guide
 from .schedules import start_from
@@ -61,6 +61,7 @@ def run(
     *,
     closing_euler: bool = False,
     bar: Progress | None = None,
+    velocity: Velocity | None = None,
 ) -> Tensor:
     """Sample latents [B, T, 64] in float32.
 
@@ -70,12 +71,13 @@ def run(
         settings: resolved (no auto).
         closing_euler: Heun's last step is plain Euler (turbo models).
         bar: counts the steps and stops the run when the user cancels.
+        velocity: another way to run ``dit.velocity``, see :mod:`pace`.
     """
     levels = start_from(levels, task.noise_strength)
     steps = len(levels) - 1
     switch = int(steps * task.strength) if task.later is not None else steps
     guide = make_guide(settings)
-    evaluate = _Evaluation(dit, null if guide else None, task, switch, levels)
+    evaluate = _Evaluation(dit, velocity or dit.velocity, null if guide else None, task, switch, levels)
 
     noise = task.noise.float()
     x = noise
@@ -119,8 +121,10 @@ def run(
 class _Evaluation:
     """The model as a function of x and t, with everything constant prepared once for each side."""
 
-    def __init__(self, dit: DiT, null: Tensor | None, task: Run, switch: int, levels: Sequence[float]):
-        self.dit, self.null, self.task, self.switch = dit, null, task, switch
+    def __init__(
+        self, dit: DiT, velocity: Velocity, null: Tensor | None, task: Run, switch: int, levels: Sequence[float]
+    ):
+        self.dit, self.velocity, self.null, self.task, self.switch = dit, velocity, null, task, switch
         self.side: Conditions | None = None
         self.ready: Prepared | None = None
         self.levels: dict[float, tuple[Tensor, Tensor]] = {}
@@ -136,7 +140,7 @@ class _Evaluation:
             every = torch.tensor(self.wanted, device=x.device, dtype=torch.float32)
             embedding, modulation = self.dit.levels(every, self.ready)
             self.levels = {u: (embedding[i : i + 1], modulation[i : i + 1]) for i, u in enumerate(self.wanted)}
-        v, v_null = self.dit.velocity(x, self.levels[t], self.ready, guided)
+        v, v_null = self.velocity(x, self.levels[t], self.ready, guided)
         return v.float(), None if v_null is None else v_null.float()
 
 

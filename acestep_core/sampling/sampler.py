@@ -13,11 +13,13 @@ from torch import Tensor
 from ..checkpoints.handles import DiffusionModel
 from ..host import Host, current
 from ..lora.apply import active, bytes_wanted
+from ..memory import streaming
 from ..memory.estimate import rows_that_fit
 from ..memory.recovery import advice, is_out_of_memory
 from ..memory.tiers import tier_of
 from . import loop, noise, schedules
 from .conditioning import FRAME_RATE, Conditioning, Item
+from .pace import Pace
 from .settings import SamplerSettings, parse_seeds, resolve
 
 BYTES_PER_TOKEN = 160_000
@@ -123,7 +125,9 @@ def sample(
     activations = max(item.conditions.context.shape[1] for item in conditioning.items) * rows * BYTES_PER_TOKEN // 2
     activations *= 2 if chosen.guidance_scale > 1 else 1
     device = host.prepare(model.module, "dit", activations + bytes_wanted(model))
-
+    for note in streaming.notes(model.module):
+        host.say(note)
+    pace, tight = Pace(model, host), False
     steps = len(schedules.start_from(levels, conditioning.items[0].noise_strength)) - 1
     turns = len(groups)
     bar, started = host.progress(steps * turns, "sampling"), time.perf_counter()
@@ -135,26 +139,35 @@ def sample(
         try:
             task = _run_of(items, [seeds[i] for i in group], chosen, model, device)
             counter, network = _Offset(bar, done * steps), (model.module.decoder, model.module.null_condition_emb)
+            velocity = pace.velocity(device, _tokens(items, chosen, model))
             with active(model):
-                result = loop.run(*network, task, levels, chosen, closing_euler=model.is_turbo, bar=counter).cpu()
+                result = loop.run(
+                    *network, task, levels, chosen, closing_euler=model.is_turbo, bar=counter, velocity=velocity
+                ).cpu()
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             if len(group) == 1:
-                raise advice(f"{items[0].conditions.context.shape[1] / FRAME_RATE:g} s of music") from error
-            half = len(group) // 2
-            note = f"{len(group)} variations at once do not fit into memory: {half} at a time are made."
-            notes, groups = (*notes, note), [group[:half], group[half:], *groups]
+                if tight or not streaming.possible(device):
+                    raise advice(f"{items[0].conditions.context.shape[1] / FRAME_RATE:g} s of music") from error
+                note, tight, groups = "Memory ran out: the layers of the model make room.", True, [group, *groups]
+            else:
+                half = len(group) // 2
+                note = f"{len(group)} variations at once do not fit into memory: {half} at a time are made."
+                groups = [group[:half], group[half:], *groups]
+            notes = (*notes, note)
         else:
+            pace.finish(velocity)
             made.update(zip(group, result, strict=True))
             done += 1
             continue
-        task = None
+        task = velocity = None
         host.say(note)
         host.make_room()
-        device, done = host.prepare(model.module, "dit", activations // 2), 0
+        device, done = host.prepare(model.module, "dit", streaming.EVERYTHING if tight else activations // 2), 0
         bar = host.progress(steps * len(groups), "sampling")
     taken = time.perf_counter() - started
+    notes = (*notes, *pace.notes(), *streaming.notes(model.module))
     times = {"dit_diffusion_time_cost": taken, "dit_diffusion_per_step_time_cost": taken / (steps * turns)}
     rows_made = [made[i] for i in range(len(seeds))]
     latents = torch.nn.utils.rnn.pad_sequence(rows_made, batch_first=True)
@@ -179,6 +192,12 @@ def _rows_that_fit(
     note = f"{count} variations do not fit side by side into {free:.1f} GB: {rows} at a time are made."
     host.say(note)
     return rows, note
+
+
+def _tokens(items: Sequence[Item], settings: SamplerSettings, model: DiffusionModel) -> int:
+    """Positions of all rows together, those of the null condition included."""
+    rows = len(items) * (2 if settings.guidance_scale > 1 else 1)
+    return rows * -(-items[0].conditions.context.shape[1] // model.config.patch_size)
 
 
 def _groups(items: Sequence[Item], rows: int) -> list[list[int]]:
