@@ -109,6 +109,25 @@ def test_reads_a_part(tmp_path):
         audio.read(tmp_path / "a.wav", start=2)
 
 
+def test_a_wav_is_whole_where_its_header_promises_no_more(tmp_path):
+    """Sizes of 0 and of all ones are those of programs that do not know the end when they begin."""
+    audio.write(tmp_path / "a.wav", torch.rand(2, 4800) - 0.5, 48000)
+    content = (tmp_path / "a.wav").read_bytes()
+    at = content.index(b"data") + 4
+    size = int.from_bytes(content[at : at + 4], "little")
+    for promised, share in ((size, 1.0), (0, 1.0), (2**32 - 1, 1.0), (size // 2, 1.0), (size * 4, 0.25)):
+        (tmp_path / "a.wav").write_bytes(content[:at] + promised.to_bytes(4, "little") + content[at + 4 :])
+        assert audio.share_of_wav(tmp_path / "a.wav") == share
+        if share == 1:
+            assert audio.read(tmp_path / "a.wav")[0].shape[1] > 0
+    with pytest.raises(AudioError, match=r"cut off: 0\.10 of 0\.40 s"):
+        audio.read(tmp_path / "a.wav")
+    assert audio.read(tmp_path / "a.wav", seconds=0.05)[0].shape == (2, 2400)
+    for other in (b"", b"RIFF", b"RIFF1234WAVE", b"OggS" + bytes(60)):
+        (tmp_path / "b.wav").write_bytes(other)
+        assert audio.share_of_wav(tmp_path / "b.wav") == 1.0
+
+
 def test_bad_files_are_answered_in_words(tmp_path):
     audio.write(tmp_path / "whole.wav", tone(), 48000, sample_format="f32")
     audio.write(tmp_path / "whole.flac", torch.rand(2, 48000), 48000)
@@ -116,6 +135,8 @@ def test_bad_files_are_answered_in_words(tmp_path):
     (tmp_path / "empty.mp3").write_bytes(b"")
     (tmp_path / "header.wav").write_bytes((tmp_path / "whole.wav").read_bytes()[:44])
     (tmp_path / "half.wav").write_bytes((tmp_path / "whole.wav").read_bytes()[:30000])
+    audio.write(tmp_path / "whole16.wav", torch.rand(2, 48000) - 0.5, 48000)
+    (tmp_path / "half16.wav").write_bytes((tmp_path / "whole16.wav").read_bytes()[:100_000])
     (tmp_path / "half.flac").write_bytes((tmp_path / "whole.flac").read_bytes()[:60000])
     (tmp_path / "list.wav").write_text(f"ffconcat version 1.0\nfile {tmp_path / 'whole.wav'}\n")
     (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\n{tmp_path / 'whole.wav'}\n")
@@ -124,6 +145,7 @@ def test_bad_files_are_answered_in_words(tmp_path):
         "empty.mp3": "is empty",
         "header.wav": "not an audio file|no sound",
         "half.wav": "cut off",
+        "half16.wav": r"half16\.wav is cut off: 0\.\d\d of 1\.00 s are there",
         "half.flac": "damaged",
         "list.wav": "not an audio file",
         "list.m3u8": "not an audio file",

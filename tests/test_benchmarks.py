@@ -6,8 +6,9 @@ import pytest
 
 pytest.importorskip("diffusers")
 
+from acestep_graph.acestep_core.sampling.compiled import CompiledLayers  # noqa: E402
 from benchmarks import __main__ as command  # noqa: E402
-from benchmarks import dit, lm, load, lyrics, vae  # noqa: E402
+from benchmarks import dit, lm, load, lyrics, summary, techniques, train, vae  # noqa: E402
 from benchmarks.side_by_side import Setting, table  # noqa: E402
 
 QUICK = Setting(size="tiny", runs=1)
@@ -16,12 +17,14 @@ QUICK = Setting(size="tiny", runs=1)
 def test_every_sampler_gives_the_same_latents():
     rows = dit.rows(QUICK, [11])
     assert {row["against"] for row in rows} >= {"diffusers", "ours, dense mask", "ours, nothing kept between steps"}
-    assert [row["what"] for row in rows].count("11 s, 4 guided steps") == 1
+    guided = [row["against"] for row in rows if row["what"] == "11 s, 4 guided steps"]
+    assert guided == ["diffusers", "ours, guidance as two passes"]
     assert all(row["max difference"] <= 1e-4 for row in rows), table(rows)
 
 
 def test_both_decoders_give_the_same_sound():
     rows = vae.rows(QUICK, [0.4, 20.6])
+    assert {row["against"] for row in rows} == {"diffusers", "ours, the whole at once", "ours, naive snake"}
     assert all(row["max difference"] <= 1e-4 for row in rows), table(rows)
 
 
@@ -30,6 +33,12 @@ def test_every_way_of_timing_lyrics_finds_the_same_path():
     assert [row["against"] for row in rows] == ["every head kept", "cell by cell"]
     assert all(row["max difference"] <= 1e-5 for row in rows), table(rows)
     assert rows[0]["our maps (GB)"] < rows[0]["their maps (GB)"] / 10
+
+
+def test_both_trainers_lose_the_same():
+    rows = train.rows(QUICK, [6])
+    assert [row["what"].rpartition(" steps, ")[2] for row in rows] == list(train.CASES)
+    assert all(row["max difference"] <= 1e-4 for row in rows), table(rows)
 
 
 def test_every_planner_writes_the_same_codes():
@@ -43,6 +52,31 @@ def test_the_checkpoint_written_for_loading_loads(tmp_path):
     load.write(path, dit.SIZES["tiny"])
     found = load.measure(path, "file")
     assert found["touched"] >= found["loading"] > 0
+
+
+EXACT = ("merged into the weights", "not compiled")
+
+
+@pytest.mark.slow
+def test_every_technique_makes_the_same_music(monkeypatch):
+    monkeypatch.setattr(techniques, "CompiledLayers", lambda host: CompiledLayers(host, "eager"))
+    rows = {row["against"]: row for row in techniques.rows(QUICK, 11.0)}
+    assert set(EXACT) < set(rows)
+    for name, row in rows.items():
+        assert (row["max difference"] <= 1e-4) == (name in EXACT), table([row])
+    assert 0 < rows["no LoRA"]["max difference"]
+
+
+@pytest.mark.slow
+def test_one_table_of_everything(monkeypatch, capsys):
+    monkeypatch.setattr(techniques, "CompiledLayers", lambda host: CompiledLayers(host, "eager"))
+    monkeypatch.setattr(summary, "settings_of", lambda asked: [asked])
+    quick = ["all", "--size", "tiny", "--runs", "1", "--tokens", "2", "--seconds", "8"]
+    assert command.main(quick) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for subject in ("CPU dit", "CPU technique", "CPU vae", "CPU lm", "CPU lyrics"):
+        assert any(line.startswith(subject) for line in lines), subject
+    assert sum(line.startswith("on ") for line in lines) == 1
 
 
 def test_rows_as_json(capsys):
