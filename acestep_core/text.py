@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .checkpoints.handles import TextEncoder
 from .host import Host, current
+from .memory.recovery import with_room
 from .song import UNKNOWN_LANGUAGE, Song
 from .tokenizer import Tokenizer
 
@@ -126,6 +127,7 @@ def make_prompt(tokenizer: Tokenizer, instruction: str, song: Song, seconds: flo
     return Prompt(text, lyrics, text_ids, lyric_ids, (text_lost, lyric_lost))
 
 
+@with_room("reading the words")
 @torch.inference_mode()
 def embed(encoder: TextEncoder, prompt: Prompt, host: Host | None = None) -> tuple[Tensor, Tensor]:
     """Hidden states of the text [1, Lt, width] and embeddings of the lyrics [1, Ll, width], on the CPU."""

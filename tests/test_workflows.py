@@ -127,7 +127,8 @@ def test_a_lora_is_trained_and_then_used(model_folder, tmp_path):
 
     wanted = ["Song.duration=10", "Sampler (with).steps=2", "Sampler (without).steps=2"]
     headless.run(ROOT / "workflows" / "use-lora.json", host, settings=wanted)
-    with_it, without = (audio.read(next(host.output.rglob(f"ACE-Step-{name}_*.mp3")))[0] for name in ("with", "without"))
+    files = (next(host.output.rglob(f"ACE-Step-{name}_*.mp3")) for name in ("with", "without"))
+    with_it, without = (audio.read(file)[0] for file in files)
     assert with_it.shape == without.shape and float((with_it - without).abs().max()) > 0.01
     none = Host(models=models, output=tmp_path / "other", device="cpu")
     with pytest.raises(Exception, match="no run 'my-lora'"):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..checkpoints.handles import LanguageModel
 from ..host import Host
+from ..memory.recovery import with_room
 from ..models.qwen3 import Group, KeyValues, Qwen3
 from ..tasks.codes import CODE_RATE
 from .backends import TORCH, graphs_work
@@ -65,6 +66,7 @@ class Written:
     trace: tuple[Traced, ...] = ()
 
 
+@with_room("the planner")
 @torch.inference_mode()
 def write(
     lm: LanguageModel,
@@ -132,6 +134,7 @@ def write(
     return Written(tuple(written), lm.tokenizer.decode(written), walk.done, taken, tuple(traced))
 
 
+@with_room("the planner's codes")
 @torch.inference_mode()
 def write_codes(
     lm: LanguageModel,

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..checkpoints.handles import LanguageModel
 from ..host import Host, current
+from ..memory.recovery import with_room
 from ..models.qwen3 import Group, KeyValues, Qwen3
 from ..song import UNKNOWN_LANGUAGE, Song
 from . import engine, prompts
@@ -51,6 +52,7 @@ class PlannerScore:
         return "\n".join([f"planner: {self.total:.4f}", *rows])
 
 
+@with_room("the planner's score")
 @torch.inference_mode()
 def score(
     lm: LanguageModel, codes: Sequence[int], song: Song, *, scale: float = 0.5, host: Host | None = None

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..checkpoints.handles import DiffusionModel
 from ..host import Host
 from ..lora.apply import active, bytes_wanted
+from ..memory.recovery import with_room
 from ..sampling.conditioning import Item
 from ..text import Prompt
 from ..tokenizer import Tokenizer
@@ -59,6 +60,7 @@ def require_heads(model: DiffusionModel) -> Mapping[int, Sequence[int]]:
     return usable
 
 
+@with_room("lyric timing")
 @torch.inference_mode()
 def lyric_attention(
     model: DiffusionModel,

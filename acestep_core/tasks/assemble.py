@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..checkpoints.handles import DiffusionModel, TextEncoder
 from ..host import Host, current
+from ..memory.recovery import with_room
 from ..sampling.conditioning import Conditioning, Item, Splice, context
 from ..sampling.correction import Keep
 from ..sampling.loop import Conditions
@@ -45,6 +46,7 @@ class Maker:
     host: Host
     encoded: dict[object, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
+    @with_room("reading the words")
     @torch.inference_mode()
     def sequence(self, prompt: Prompt) -> Tensor:
         """Packed sequence [1, L, E] of a prompt: lyrics, timbre, text. On the CPU.

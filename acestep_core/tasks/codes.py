@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..checkpoints.handles import DiffusionModel
 from ..host import Host, current
+from ..memory.recovery import with_room
 from .reference import silence_of
 
 CODE_RATE = 5
@@ -74,6 +75,7 @@ def require_tokenizer(model: DiffusionModel) -> None:
         )
 
 
+@with_room("codes")
 @torch.inference_mode()
 def encode_codes(model: DiffusionModel, latents: Tensor, host: Host | None = None) -> tuple[int, ...]:
     """Codes of latents [1, T, 64], one for each five frames begun."""
@@ -85,6 +87,7 @@ def encode_codes(model: DiffusionModel, latents: Tensor, host: Host | None = Non
     return tuple(index[0].tolist())
 
 
+@with_room("codes")
 @torch.inference_mode()
 def decode_codes(model: DiffusionModel, codes: Sequence[int], host: Host | None = None) -> Tensor:
     """Latents [1, 5·n, 64] that codes stand for, float32 on the CPU."""
@@ -94,6 +97,7 @@ def decode_codes(model: DiffusionModel, codes: Sequence[int], host: Host | None 
     return model.module.decode_codes(torch.tensor([list(codes)], device=device)).float().cpu()
 
 
+@with_room("codes")
 @torch.inference_mode()
 def quantize(model: DiffusionModel, latents: Tensor, host: Host | None = None) -> Tensor:
     """Latents [1, T, 64] through codes and back: what a remix keeps of its source."""

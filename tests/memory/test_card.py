@@ -1,4 +1,4 @@
-"""Workflows on a card that the CPU plays: no tensor on a wrong device, the same bits, and what happens where it is full."""
+"""Workflows on a card that the CPU plays: no tensor on a wrong device, the same bits, and what a full card does."""
 
 import shutil
 
@@ -54,7 +54,7 @@ def same(one, other):
 SETTINGS = {
     "custom": ("Song.duration=10", "Sampler.steps=2", "Save and play.format=flac"),
     "repaint": ("Sampler.steps=2",),
-    "best-of": ("Song.duration=10", "Sampler.steps=2", "Load planner.precision=fp32", "Save the best.format=flac"),
+    "best-of": ("Song.duration=10", "Sampler.steps=2", "Load planner.precision=fp32", "Save and play.format=flac"),
 }
 
 
