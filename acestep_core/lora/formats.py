@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoints.header import PICKLES, CheckpointError, read_json
+from ..checkpoints.header import PICKLES, SAFETENSORS, CheckpointError, read_json
 from ..checkpoints.weights import DTYPES, Weights, open_weights
 from ..models.config import ModelConfig
 from .adapter import Adapter, AdapterReport, Change, Form, Full, Hadamard, Kron, LowRank
@@ -92,6 +92,8 @@ def weight_file(path: Path) -> Path:
         )
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist.")
+    if path.suffix not in (*SAFETENSORS, *PICKLES):
+        raise CheckpointError(f"{path}: adapters of this format are not read. Take its .safetensors file.")
     return path
 
 

@@ -29,7 +29,6 @@ from nano.pool import Pool
 from nano.run import LOG, Budget, Setup, noise_of, train
 from nano.sizes import NANO, TINY
 from nano.train import Run, main
-from nano.weights import begin
 
 CPU = torch.device("cpu")
 
@@ -104,7 +103,7 @@ def test_latents_have_mean_0_and_variance_1_and_decode_to_the_same_sound(run):
 def test_codes_carry_something(run, made):
     latents, wanted = codes.groups_of(made, 5)
     with torch.no_grad():
-        error = loss(codes.losses_of(run.coder(), latents, wanted))
+        error = float(codes.losses_of(run.coder(), latents, wanted)["error"])
     assert error < 0.95 * float(wanted.square().mean())
     written = codes.codes_of(run.coder(), made[0].mix)
     assert len(written) == math.ceil(made[0].frames / 5)

@@ -97,7 +97,7 @@ SEED_LIST = "a list of seeds: ours uses it, the original drew new ones"
 @golden(
     "prompts",
     "prompts.json",
-    omitted=("keys of prompts.json that belong to the memory tiers",),
+    omitted=("keys of prompts.json that belong to the memory tiers: tests/memory/test_tiers.py reads them",),
 )
 def prompts(fixtures: Fixtures) -> Iterator[Difference]:
     p = fixtures.json("prompts.json")
