@@ -530,7 +530,9 @@ def train_lora() -> Canvas:
     canvas.link(planner, "lm", label, "lm")
     for before, after in ((scan, label), (label, edit), (edit, save)):
         canvas.link(before, "dataset", after, "dataset")
-    p.inputs += [scan, label, edit, save]
+    found = canvas.node("PreviewAny", "What was found", (x, 1650), (460, 240))
+    canvas.link(scan, "report", found, "source")
+    p.inputs += [scan, label, edit, save, found]
 
     x = COLUMNS[2]
     tensors = canvas.node("ACEStepPreprocess", "Preprocess", (x, 0), (340, 260))
@@ -547,6 +549,8 @@ def train_lora() -> Canvas:
     for output in ("model", "text_encoder", "vae"):
         canvas.link(p.models, output, tensors, output)
     canvas.link(edit, "dataset", tensors, "dataset")
+    prepared = canvas.node("PreviewAny", "What was prepared", (x, 1650), (340, 240))
+    canvas.link(tensors, "report", prepared, "source")
     canvas.link(p.models, "model", settings, "model")
     canvas.link(tensors, "tensors", settings, "tensors")
 
@@ -567,7 +571,7 @@ def train_lora() -> Canvas:
     canvas.link(train, "report", report, "source")
     canvas.group("1  Models", p.models, *p.models_too, p.note)
     canvas.group("2  Songs", *p.inputs)
-    canvas.group("3  Prepare", tensors, settings, song)
+    canvas.group("3  Prepare", tensors, settings, song, prepared)
     canvas.group("4  Train and export", train, export, shown, estimate, report)
     return canvas
 
