@@ -1,4 +1,8 @@
-"""Stage ``tokenizer``: 25 Hz latents to 5 Hz codes and back, learned from five frames at a time."""
+"""Stage ``tokenizer``: 25 Hz latents to 5 Hz codes and back, learned from five frames at a time.
+
+What comes back is how strong each channel of the latents is, not its sign: the sign follows the phase of the sound,
+of which a few bits could keep next to nothing, and loudness, rhythm and spectrum are what a remix is to keep.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,10 @@ from .weights import begin
 STAGE = "tokenizer"
 GROUPS = 512
 RATE, WARMUP = 2e-3, 100
+EVEN = 0.1
+"""Weight of the loss for an even use of all codes."""
+FLOOR = 0.05
+"""Power below which a channel counts as silent; its mean is 1."""
 
 
 class Coder(nn.Module):
@@ -30,20 +38,54 @@ class Coder(nn.Module):
         self.detokenizer = AudioDetokenizer(config)
 
 
-def quantized_through(quantizer: FiniteScalarQuantizer, x: Tensor) -> tuple[Tensor, Tensor]:
-    """As the quantizer's forward, with the gradient of what was not rounded; x [..., width]."""
+def quantized_through(quantizer: FiniteScalarQuantizer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As the quantizer's forward, with the gradient of what was not rounded; x [..., width]. Last, what is rounded."""
     bounded = quantizer.bound(F.linear(x.float(), quantizer.project_in.weight, quantizer.project_in.bias))
     values, index = quantizer.quantize(bounded)
     values = bounded + (values - bounded).detach()
-    return F.linear(values, quantizer.project_out.weight, quantizer.project_out.bias), index
+    return F.linear(values, quantizer.project_out.weight, quantizer.project_out.bias), index, bounded
 
 
-def losses_of(coder: Coder, latents: Tensor) -> dict[str, Tensor]:
-    """Losses of groups [B, 5, 64]: the squared error, and as a figure the share of codes in use within the batch."""
+def strengths(latents: Tensor) -> Tensor:
+    """Logarithm of the power of each channel around each frame, latents [T, 64] → [T, 64]."""
+    power = F.avg_pool1d(latents.float().square().T, 3, 1, 1, count_include_pad=False).T
+    return (power + FLOOR).log()
+
+
+def unevenness(bounded: Tensor) -> Tensor:
+    """How far values [n, dimensions] are from filling ±1 evenly and each on its own: squared distance of their
+    covariance from that of a uniform distribution, 1/3 on the diagonal, and of their means from 0."""
+    centred = bounded - bounded.mean(0)
+    covariance = centred.T @ centred / len(centred)
+    return (3 * covariance - torch.eye(len(covariance)).to(covariance)).square().sum() / len(covariance) + (
+        bounded.mean(0).square().mean()
+    )
+
+
+def losses_of(coder: Coder, latents: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+    """Losses of groups [B, 5, 64] of latents against what is wanted of them, [B, 5, 64].
+
+    Returns: the squared error, and as a figure how many different codes come to a group of the batch.
+    """
     pooled = coder.tokenizer.pooled(latents, latents[0])
-    values, index = quantized_through(coder.tokenizer.quantizer, pooled)
-    error = F.mse_loss(coder.detokenizer(values), latents)
-    return {"loss": error, "codes": torch.tensor(index.unique().numel() / index.numel())}
+    values, index, bounded = quantized_through(coder.tokenizer.quantizer, pooled)
+    error, uneven = F.mse_loss(coder.detokenizer(values), wanted), unevenness(bounded.flatten(0, -2))
+    return {
+        "loss": error + EVEN * uneven,
+        "error": error,
+        "uneven": uneven,
+        "codes": torch.tensor(index.unique().numel() / index.numel()),
+    }
+
+
+def groups_of(songs: Sequence[Cached], size: int) -> tuple[Tensor, Tensor]:
+    """All groups of ``size`` frames of mixes and of mixes without a stem [n, size, 64]: latents, and their strengths
+    at mean 0 and variance 1 a channel."""
+    heard = [sound.float() for song in songs for sound in (song.mix, *song.rests.values())]
+    heard = [sound[: len(sound) // size * size] for sound in heard]
+    known = torch.cat([strengths(sound) for sound in heard])
+    known = (known - known.mean(0)) / known.std(0)
+    return torch.cat(heard).unflatten(0, (-1, size)), known.unflatten(0, (-1, size))
 
 
 def train_tokenizer(config: ModelConfig, songs: Sequence[Cached], budget: Budget, setup: Setup) -> int:
@@ -53,15 +95,12 @@ def train_tokenizer(config: ModelConfig, songs: Sequence[Cached], budget: Budget
         # inputs that spread over all levels from the beginning
         coder.tokenizer.quantizer.project_in.weight.mul_(math.sqrt(0.5))
     coder = coder.to(setup.device)
-    size = config.pool_window_size
-    mixes = torch.cat([song.mix[: song.frames // size * size].unflatten(0, (-1, size)) for song in songs]).float()
-    parts = [stem[: song.frames // size * size].unflatten(0, (-1, size)) for song in songs for stem in song.rests.values()]
-    everything = torch.cat([mixes, torch.cat(parts).float()]) if parts else mixes
+    latents, wanted = groups_of(songs, config.pool_window_size)
 
     def step_of(step: int, share: float) -> dict[str, Tensor]:
         random = draw(setup.seed, STAGE, step)
-        chosen = torch.from_numpy(random.integers(len(everything), size=GROUPS))
-        return losses_of(coder, everything[chosen].to(setup.device))
+        chosen = torch.from_numpy(random.integers(len(latents), size=GROUPS))
+        return losses_of(coder, latents[chosen].to(setup.device), wanted[chosen].to(setup.device))
 
     return train(STAGE, coder, step_of, budget, setup, rate=RATE, warmup=WARMUP)
 

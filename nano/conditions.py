@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -150,21 +152,20 @@ def region(frames: int, random: np.random.Generator) -> tuple[int, int]:
 
 def sung_tokens(prompt: str, cached: Cached, tokenizer: Tokenizer, sings: bool) -> tuple[np.ndarray, np.ndarray]:
     """Which tokens of a lyric prompt are sung in each patch; see :class:`Row`."""
-    patches = -(-cached.frames // 2)
-    first, last = np.zeros(patches, np.int64), np.zeros(patches, np.int64)
+    first, last = (np.zeros(-(-cached.frames // 2), np.int64) for _ in range(2))
     if not sings or not cached.words:
         return first, last
     offsets = np.array(tokenizer.backend.encode(prompt, add_special_tokens=False).offsets)
     place = prompt.index("# Lyric\n") + len("# Lyric\n")
     for text, start, end in cached.words:
-        found = prompt.find(text, place)
-        if found < 0:
+        found = re.compile(re.escape(text), re.IGNORECASE).search(prompt, place)
+        if found is None:
             continue
-        place = found + len(text)
-        tokens = np.flatnonzero((offsets[:, 0] < place) & (offsets[:, 1] > found))
+        place = found.end()
+        tokens = np.flatnonzero((offsets[:, 0] < place) & (offsets[:, 1] > found.start()))
         if len(tokens):
-            a, b = (int(seconds * FRAME_RATE / 2) for seconds in (start, end))
-            first[a : max(b, a + 1)], last[a : max(b, a + 1)] = tokens[0], tokens[-1] + 1
+            patches = slice(int(start * FRAME_RATE / 2), math.ceil(end * FRAME_RATE / 2))
+            first[patches], last[patches] = tokens[0], tokens[-1] + 1
     return first, last
 
 
@@ -203,7 +204,9 @@ def collate(rows: Sequence[Row], silence: Tensor, clip_frames: int) -> Batch:
         which.append(0 if row.clip is None else len(clips))
         clips += [] if row.clip is None else [row.clip]
     columns = torch.arange(lyrics.shape[1])
-    first, last = (torch.from_numpy(np.stack([getattr(row, end) for row in rows]))[..., None] for end in ("first", "last"))
+    first, last = (
+        torch.from_numpy(np.stack([getattr(row, end) for row in rows]))[..., None] for end in ("first", "last")
+    )
     return Batch(
         target=torch.stack([row.target for row in rows]),
         context=torch.stack([row.context for row in rows]),

@@ -29,7 +29,7 @@ from .songs import Cached, grouped
 
 DIT, TURBO = "dit", "turbo"
 ROWS = 8
-RATE, WARMUP = 1e-3, 300
+RATE, WARMUP = 1.5e-3, 100
 TURBO_RATE, TURBO_WARMUP = 2e-4, 50
 DROPOUT = 0.12
 """Share of rows without conditions, for guidance."""
@@ -190,13 +190,14 @@ def train_dit(maker: Maker, examples: Examples, budget: Budget, setup: Setup) ->
     return train(DIT, maker, step_of, budget, setup, rate=RATE, warmup=WARMUP)
 
 
-def guided(maker: Maker, call: Callable[[], Watched], sequence: Tensor, scale: float) -> Callable[..., Tensor]:
+def guided(maker: Maker, known: Heard, scale: float = TEACHER_GUIDANCE) -> Callable[..., Tensor]:
     """(x, context, t) → the velocity led away from the null condition by ``scale``."""
-    null = maker.dit.null_condition_emb.to(sequence).expand_as(sequence)
+    null = maker.dit.null_condition_emb.to(known.sequence).expand_as(known.sequence)
+    call = Watched(maker.dit.decoder, known.bias, {})
 
     def run(x: Tensor, context: Tensor, t: Tensor) -> Tensor:
-        given = velocity(maker.dit, x, context, sequence, call(), t)
-        plain = velocity(maker.dit, x, context, null, call(), t)
+        given = velocity(maker.dit, x, context, known.sequence, call, t)
+        plain = velocity(maker.dit, x, context, null, call, t)
         return plain + scale * (given - plain)
 
     return run
@@ -220,7 +221,7 @@ def distil_losses(
         with torch.no_grad():
             known = heard(teacher, batch)
             context = through_codes(teacher.dit, batch, silence)
-            run = guided(teacher, lambda: Watched(teacher.dit.decoder, known.bias, {}), known.sequence, TEACHER_GUIDANCE)
+            run = guided(teacher, known)
             middle = x - (t - half)[:, None, None] * run(x, context, t)
             end = middle - (half - after)[:, None, None] * run(middle, context, half)
             wanted = (x - end) / (t - after)[:, None, None]

@@ -19,8 +19,8 @@ from .run import write_atomically
 from .sizes import published
 
 TURBO, BASE = "acestep-v15-turbo", "acestep-v15-base"
-TEXT, LM, VAE = "Qwen3-Embedding-0.6B", "acestep-5Hz-lm-0.6B", "vae"
-"""Folders, named as the models whose place they take."""
+TEXT, LM, VAE = "Qwen3-Embedding-0.6B", "acestep-5Hz-lm-1.7B", "vae"
+"""Folders, named as the models whose place they take, so that every workflow finds them."""
 LARGEST_HALF = 65504.0
 
 

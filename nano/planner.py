@@ -181,10 +181,10 @@ def train_planner(
     tokenizer: Tokenizer,
     budget: Budget,
     setup: Setup,
-    rows: int = ROWS,
+    rows: int | None = None,
 ) -> int:
     """The stage; ``codes``: those of each song's mix. See :func:`nano.run.train`."""
-    model = model.to(setup.device)
+    model, rows = model.to(setup.device), rows or setup.rows(ROWS)
     tasks = list(SHARES)
 
     def step_of(step: int, share: float) -> dict[str, Tensor]:

@@ -53,6 +53,10 @@ class Setup:
     save_every: float = 60.0
     quiet: bool = False
 
+    def rows(self, rows: int) -> int:
+        """Rows of a batch, given those for a CPU: a GPU takes four times as many."""
+        return rows if self.device.type == "cpu" else 4 * rows
+
     def place(self, stage: str) -> Path:
         return self.out / stage
 
@@ -96,6 +100,10 @@ def train(
 ) -> int:
     """Train ``model`` until the budget is used, from its last checkpoint where there is one; the number of steps.
 
+    Args:
+        rate: highest learning rate, reached after ``warmup`` steps, at most a tenth of the steps where those are given.
+        decay: of weights, as in AdamW. clip: largest norm of the gradient.
+
     Whatever was trained is on disk when this returns, also where Ctrl-C or SIGTERM stopped it.
 
     Raises:
@@ -108,6 +116,7 @@ def train(
     optimizer = torch.optim.AdamW(weights, lr=rate, betas=(0.9, 0.95), weight_decay=decay)
     step, seconds = _resume(folder / CHECKPOINT, model, optimizer, setup.device)
     began, saved = time.perf_counter() - seconds, time.perf_counter()
+    warmup = warmup if budget.steps is None else min(warmup, budget.steps // 10)
     log = _Log(folder / LOG, step, setup.quiet)
     with _stoppable() as stop:
         while not stop and (share := budget.share(step, time.perf_counter() - began)) < 1:
@@ -117,7 +126,7 @@ def train(
             losses = step_of(step, share)
             loss = next(iter(losses.values()))
             if not bool(torch.isfinite(loss)):
-                raise FloatingPointError(f"{stage}: the loss is {float(loss)} at step {step}; lower the learning rate.")
+                raise FloatingPointError(f"{stage}: the loss is {float(loss.detach())} at step {step}; lower the rate.")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(weights, clip)
@@ -167,9 +176,7 @@ def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: 
     write_atomically(path, lambda fresh: torch.save(state, fresh))
 
 
-def _resume(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
-) -> tuple[int, float]:
+def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> tuple[int, float]:
     if not path.is_file():
         return 0, 0.0
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
@@ -192,9 +199,7 @@ class _Log:
         self.rows.writerows(kept)
         self.first, self.began = step, time.perf_counter()
 
-    def add(
-        self, stage: str, step: int, seconds: float, share: float, lr: float, losses: Mapping[str, Tensor]
-    ) -> None:
+    def add(self, stage: str, step: int, seconds: float, share: float, lr: float, losses: Mapping[str, Tensor]) -> None:
         if self.fresh:
             self.rows.writerow(["step", "seconds", "share", "rate", *losses])
             self.fresh = False

@@ -31,11 +31,11 @@ class Sizes:
 
 NANO = Sizes(
     vae=OobleckConfig(
-        encoder_base_channels=3, decoder_channels=4, downsampling_ratios=(240, 8), channel_multiples=(64, 64)
+        encoder_base_channels=3, decoder_channels=4, downsampling_ratios=(240, 8), channel_multiples=(60, 60)
     ),
     dit=ModelConfig(
         hidden_size=160,
-        intermediate_size=448,
+        intermediate_size=384,
         num_hidden_layers=6,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -44,7 +44,7 @@ NANO = Sizes(
         encoder_intermediate_size=256,
         encoder_num_attention_heads=2,
         encoder_num_key_value_heads=1,
-        num_lyric_encoder_hidden_layers=3,
+        num_lyric_encoder_hidden_layers=2,
         num_timbre_encoder_hidden_layers=1,
         num_attention_pooler_hidden_layers=2,
         fsq_dim=96,

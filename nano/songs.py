@@ -117,12 +117,13 @@ def make_songs(vae: OobleckVAE, setup: Setup, *, minutes: float, most: int, leas
             write_song(folder, vae.config, first, done)
             done += 1
         return done
-    with ProcessPoolExecutor(setup.workers, mp_context=get_context("spawn")) as pool:
+    workers = 2 * setup.workers  # nothing trains meanwhile
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         waiting: set[Future] = set()
         started = done
         while True:
             late = started >= least and _used(folder, began) >= 60 * minutes
-            while not late and started < most and len(waiting) < 2 * setup.workers:
+            while not late and started < most and len(waiting) < 2 * workers:
                 waiting.add(pool.submit(write_song, folder, vae.config, first, started))
                 started += 1
             if not waiting:

@@ -24,11 +24,12 @@ from acestep_graph.acestep_core.models.qwen3 import Qwen3
 from acestep_graph.acestep_core.tokenizer import Tokenizer
 
 from . import codes, diffusion, export, planner, songs, sound, vocabulary
+from .pool import Pool
 from .run import Budget, Setup, weights_of
 from .sizes import SIZES, Sizes
 from .weights import begin
 
-SHARES = {"vae": 0.38, "songs": 0.1, "tokenizer": 0.04, "dit": 0.29, "turbo": 0.09, "lm": 0.1}
+SHARES = {"vae": 0.28, "songs": 0.1, "tokenizer": 0.03, "dit": 0.41, "turbo": 0.09, "lm": 0.09}
 """How ``all`` divides its minutes."""
 STAGES = (*SHARES, "export")
 MOST_SONGS = 4000
@@ -40,13 +41,19 @@ SHIPPED_SILENCE = 750
 
 @dataclass(frozen=True)
 class Run:
-    """A run in a folder: sizes, setup, and the rows of each stage's batches (None: its own)."""
+    """A run in a folder.
+
+    Attributes:
+        rows: of every stage's batches; None for its own. most_songs, least_songs: how many are encoded.
+        pool: what the autoencoder hears; None for one of its own.
+    """
 
     sizes: Sizes
     setup: Setup
     rows: int | None = None
     most_songs: int = MOST_SONGS
     least_songs: int = 32
+    pool: Pool | None = None
 
     @property
     def more(self) -> dict[str, int]:
@@ -61,10 +68,10 @@ class Run:
         getattr(self, f"_{name}")(budget)
 
     def _vae(self, budget: Budget) -> None:
-        sound.train_vae(self.sizes.vae, budget, self.setup, **self.more)
+        sound.train_vae(self.sizes.vae, budget, self.setup, pool=self.pool, **self.more)
 
     def _songs(self, budget: Budget) -> None:
-        vae = sound.load_trained(self.sizes.vae, self.setup)
+        vae = sound.load_trained(self.sizes.vae, self.setup, self.pool)
         limits = {"minutes": budget.minutes, "most": self.most_songs, "least": self.least_songs}
         songs.make_songs(vae, self.setup, **limits)
         place = self.setup.out / VOCABULARY
@@ -134,9 +141,8 @@ class Run:
 
     def examples(self) -> diffusion.Examples:
         clip = self.sizes.dit.timbre_fix_frame
-        return diffusion.Examples.of(
-            songs.load_songs(self.setup), self.silence(), self.words("text"), clip, **self.more
-        )
+        rows = self.rows or self.setup.rows(diffusion.ROWS)
+        return diffusion.Examples.of(songs.load_songs(self.setup), self.silence(), self.words("text"), clip, rows)
 
     def planner(self) -> Qwen3:
         words = self.words("text").vocab_size
@@ -162,7 +168,8 @@ class Run:
             model.load_state_dict(weights_of(self.setup, planner.STAGE))
             tensors = planner.written_out(model)
             rows = len(tensors["embed_tokens.weight"])
-            config = export.published(replace(self.sizes.lm, vocab_size=rows), model_type="qwen3", tie_word_embeddings=True)
+            sizes = replace(self.sizes.lm, vocab_size=rows)
+            config = export.published(sizes, model_type="qwen3", tie_word_embeddings=True)
             export.write_model(folder / export.LM, tensors, config)
             self._copy_words("lm", folder / export.LM)
         if not self.setup.quiet:

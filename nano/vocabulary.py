@@ -6,15 +6,15 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
-from tokenizers import models, pre_tokenizers, trainers
 
 from acestep_graph.acestep_core import tokenizer as tokenizers
 from acestep_graph.acestep_core.lm import prompts
 from acestep_graph.acestep_core.song import KEYS, LANGUAGES
 from acestep_graph.acestep_core.tasks.instructions import TASKS, TRACKS, instruction_for
 from acestep_graph.acestep_core.text import lyric_header, song_metas, text_prompt
-from acestep_graph.acestep_core.tokenizer import AUDIO_CODE, QWEN3_ADDED_TOKENS, Tokenizer
+from acestep_graph.acestep_core.tokenizer import AUDIO_CODE, PRE_TOKENIZER, QWEN3_ADDED_TOKENS, Tokenizer
 
 from .songs import Cached
 
@@ -24,8 +24,7 @@ def texts(songs: Sequence[Cached]) -> Iterator[str]:
     for task in TASKS:
         for track in TRACKS:
             yield text_prompt(instruction_for(task, track, (track,)), "", None)
-    for instruction in (prompts.GENERATE, prompts.UNDERSTAND, prompts.CREATE, prompts.FORMAT):
-        yield instruction
+    yield from (prompts.GENERATE, prompts.UNDERSTAND, prompts.CREATE, prompts.FORMAT)
     yield " ".join(KEYS)
     yield from (lyric_header(language) for language in LANGUAGES)
     for cached in songs:
@@ -38,8 +37,11 @@ def texts(songs: Sequence[Cached]) -> Iterator[str]:
 
 def train_vocabulary(songs: Sequence[Cached], words: int) -> Backend:
     """Byte pairs of :func:`texts` up to ``words`` entries, cut into words as Qwen3 cuts them."""
-    backend = tokenizers._bpe({}, [])
-    backend.model = models.BPE()
+    backend = Backend(models.BPE())
+    backend.normalizer = normalizers.NFC()
+    cut = pre_tokenizers.Split(Regex(PRE_TOKENIZER), behavior="isolated")
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([cut, as_bytes])
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=words, initial_alphabet=alphabet, special_tokens=[], show_progress=False, min_frequency=3

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from acestep_graph.acestep_core import codec
-from acestep_graph.acestep_core.checkpoints import loading
+from acestep_graph.acestep_core.checkpoints import catalog, loading
 from acestep_graph.acestep_core.checkpoints.contents import components_in
+from acestep_graph.acestep_core.host import Host
 from acestep_graph.acestep_core.lm import grammar, prompts, think
 from acestep_graph.acestep_core.lm.vocabulary import vocabulary_of
 from acestep_graph.acestep_core.models.acestep import AceStepModel
@@ -289,7 +290,7 @@ def test_every_part_is_known_and_loads_without_notes_of_trouble(models):
         ("acestep-v15-turbo", "dit"),
         ("acestep-v15-base", "dit"),
         ("Qwen3-Embedding-0.6B", "text"),
-        ("acestep-5Hz-lm-0.6B", "lm"),
+        ("acestep-5Hz-lm-1.7B", "lm"),
     ):
         path = models / folder / "model.safetensors"
         assert components_in(path) == {component}
@@ -300,8 +301,25 @@ def test_every_part_is_known_and_loads_without_notes_of_trouble(models):
     assert turbo.report.file_dtype == "F16" and not turbo.report.unexpected
 
 
+@pytest.mark.parametrize(
+    ("component", "name"),
+    [
+        ("dit", "acestep_v1.5_turbo.safetensors"),
+        ("dit", "acestep-v15-base/model.safetensors"),
+        ("text", "qwen_0.6b_ace15.safetensors"),
+        ("vae", "ace_1.5_vae.safetensors"),
+        ("lm", "qwen_1.7b_ace15.safetensors"),
+    ],
+)
+def test_the_names_in_workflows_find_the_exported_models(models, component, name):
+    host = Host(models=models)
+    found = catalog.resolve(host, component, name)
+    assert found.path.is_relative_to(models)
+    assert found.name in catalog.list_choices(host, component)
+
+
 def test_the_exported_planner_writes_plans_that_parse_and_codes_that_play(models, run):
-    lm = loading.load_language_model(models / "acestep-5Hz-lm-0.6B")
+    lm = loading.load_language_model(models / "acestep-5Hz-lm-1.7B")
     vocabulary = vocabulary_of(lm.tokenizer)
     assert len(vocabulary.codes) == math.prod(TINY.dit.fsq_input_levels)
     assert lm.tokenizer.token_id(AUDIO_CODE.format(3)) == vocabulary.codes[3]
