@@ -522,15 +522,15 @@ def train_lora() -> Canvas:
     p.note["pos"], p.note["size"] = [COLUMNS[0], 830], [400, 640]
     x = COLUMNS[1]
     scan = canvas.node("ACEStepScanSongs", "Your songs", (x, 0), (460, 210), tag=TAG)
-    label = canvas.node("ACEStepAutoLabel", "Auto label", (x, 320), (460, 330))
-    edit = canvas.node("ACEStepEditDataset", "Look and correct", (x, 760), (460, 560))
-    save = canvas.node("ACEStepSaveDataset", "Save the data set", (x, 1430), (460, 110))
+    label = canvas.node("ACEStepAutoLabel", "Auto label", (x, 400), (460, 330))
+    edit = canvas.node("ACEStepEditDataset", "Look and correct", (x, 850), (460, 560))
+    save = canvas.node("ACEStepSaveDataset", "Save the data set", (x, 1520), (460, 110))
     for output in ("model", "vae"):
         canvas.link(p.models, output, label, output)
     canvas.link(planner, "lm", label, "lm")
     for before, after in ((scan, label), (label, edit), (edit, save)):
         canvas.link(before, "dataset", after, "dataset")
-    found = canvas.node("PreviewAny", "What was found", (x, 1650), (460, 240))
+    found = canvas.node("PreviewAny", "What was found", (x, 1740), (460, 240))
     canvas.link(scan, "report", found, "source")
     p.inputs += [scan, label, edit, save, found]
 
@@ -549,7 +549,7 @@ def train_lora() -> Canvas:
     for output in ("model", "text_encoder", "vae"):
         canvas.link(p.models, output, tensors, output)
     canvas.link(edit, "dataset", tensors, "dataset")
-    prepared = canvas.node("PreviewAny", "What was prepared", (x, 1650), (340, 240))
+    prepared = canvas.node("PreviewAny", "What was prepared", (x, 1740), (340, 240))
     canvas.link(tensors, "report", prepared, "source")
     canvas.link(p.models, "model", settings, "model")
     canvas.link(tensors, "tensors", settings, "tensors")

@@ -118,6 +118,8 @@ def auto_label(
     asked_with = [_weights(lm.report), settings.seed, settings.budget]
     todo = [index for index, sample in enumerate(dataset.samples) if _wanted(sample, settings)]
     passed = tuple(sample.name for index, sample in enumerate(dataset.samples) if index not in set(todo))
+    if not todo:
+        return Labelled(dataset, (), (), passed, ())
     failed: dict[int, str] = {}
     keys: dict[int, str] = {}
     codes: dict[int, tuple[int, ...]] = {}
@@ -158,7 +160,7 @@ def auto_label(
         bar.update(done)
 
     reasons = tuple((dataset.samples[index].name, failed[index]) for index in sorted(failed))
-    if todo and not made and not old:
+    if not made and not old:
         lines = "".join(f"\n{name}: {reason}" for name, reason in reasons)
         raise DatasetError(f"None of the {len(todo)} samples could be labelled:{lines}")
     return Labelled(dataset, tuple(made), tuple(old), passed, reasons)
