@@ -23,7 +23,7 @@ from acestep_graph.acestep_core.models.config import ModelConfig
 
 from .side_by_side import GB, Row
 
-DTYPES = ("file", "fp32")
+DTYPES = ("file", "fp32", "int8", "fp8")
 BLOCK = 2**24
 """Random numbers that the file repeats: what is in them does not matter, drawing billions takes minutes."""
 

@@ -536,11 +536,11 @@ def train_lora() -> Canvas:
 
     x = COLUMNS[2]
     tensors = canvas.node("ACEStepPreprocess", "Preprocess", (x, 0), (340, 260))
-    settings = canvas.node("ACEStepTrainingSettings", "Training settings", (x, 370), (340, 600))
+    settings = canvas.node("ACEStepTrainingSettings", "Training settings", (x, 370), (340, 680))
     song = canvas.node(
         "ACEStepSong",
         "What samples play",
-        (x, 1080),
+        (x, 1160),
         (340, 460),
         caption=f"{TAG}, mellow pop groove, electric piano, plucked guitar, soft female voice",
         lyrics="[Verse]\nMorning comes in slowly\nOver roofs and wires",

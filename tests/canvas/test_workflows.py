@@ -136,9 +136,10 @@ def with_seconds(prompt: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 
 def with_all_steps(prompt: dict[str, Any], client: Client) -> dict[str, Any]:
-    """The same prompt with as many steps as its nodes allow."""
+    """The same prompt with as many steps as its nodes allow, and eight variations."""
     prompt = json.loads(json.dumps(prompt))
     for node in prompt.values():
+        node["inputs"] |= {"batch_size": 8} if isinstance(node["inputs"].get("batch_size"), int) else {}
         if isinstance(node["inputs"].get("steps"), int):
             groups = client.object_info(node["class_type"])[node["class_type"]]["input"]
             options = next(group["steps"] for group in groups.values() if "steps" in group)
@@ -246,7 +247,8 @@ class Ran:
             client.free()
             self.run: Run = client.run(self.prompt, self.workflow, 300)
             self.paths = [self.output / f["subfolder"] / f["filename"] for f in self.run.files if f["type"] == "output"]
-            self.written = {p: p.stat().st_mtime_ns for p in self.output.rglob("*") if p.is_file()}
+            files = [path for path in self.output.rglob("*") if path.is_file() and "runs" not in path.parts]
+            self.written = {path: path.stat().st_mtime_ns for path in files}  # less runs, which all may go on with
             self.again: Run = client.run(self.prompt, self.workflow, 300)
 
 
