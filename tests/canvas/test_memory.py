@@ -97,6 +97,16 @@ def test_the_models_are_loaded_once(server):
     assert loaders <= set(first.executed) and not loaders & set(second.executed)
 
 
+def test_two_workflows_queued_at_once_come_out_as_each_alone(server):
+    with Client(server.url) as client:
+        client.free()
+        queued = [client.queue(prompt(name, 3)) for name in ("custom", "repaint")]
+        together = [sound(server, client.wait(one, 300)) for one in queued]
+        for name, heard in zip(("custom", "repaint"), together, strict=True):
+            client.free()
+            assert np.array_equal(sound(server, client.run(prompt(name, 3), seconds=300)), heard)
+
+
 def test_a_card_that_is_too_small_is_said_and_the_song_is_made(server, tmp_path):
     with Client(server.url) as client:
         client.free()
