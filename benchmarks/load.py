@@ -98,13 +98,22 @@ def measure(path: Path, dtype: str) -> dict[str, float]:
     watcher = threading.Thread(target=watch)
     watcher.start()
     started = time.perf_counter()
-    model = loading.load_diffusion_model(path, dtype=dtype)
-    seconds, after_load = time.perf_counter() - started, _peak()
-    total = sum(float(p.sum(dtype=torch.float32)) for p in model.module.parameters())
-    stop.set()
-    watcher.join()
+    try:
+        model = loading.load_diffusion_model(path, dtype=dtype)
+        seconds, after_load, loaded = time.perf_counter() - started, _peak(), _status("RssAnon")
+        total = sum(_sum(tensor) for tensor in (*model.module.parameters(), *model.module.buffers()))
+    finally:
+        stop.set()
+        watcher.join()
     touched = {"before": before, "loading": after_load, "touched": _peak(), "anonymous": most[0]}
-    return {**touched, "seconds": seconds, "sum": total}
+    return {**touched, "seconds": seconds, "sum": total, "loaded": loaded}
+
+
+def _sum(tensor: torch.Tensor) -> float:
+    """Of every number, so that each was read once; a quantized tensor's parts one by one."""
+    if hasattr(tensor, "qdata"):
+        return sum(_sum(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
+    return float(tensor.view(torch.uint8).sum(dtype=torch.int64) if tensor.element_size() == 1 else tensor.sum())
 
 
 def _peak() -> int:
