@@ -79,7 +79,8 @@ class SourceToCodes:
 class TextToCodes:
     CATEGORY = CATEGORY
     DESCRIPTION = (
-        "Codes from pasted text, such as <|audio_code_123|><|audio_code_7|>. An empty line starts the next item."
+        "Codes from pasted text: tokens such as audio_code_123, as the model writes them. "
+        "An empty line starts the next item."
     )
     SEARCH_ALIASES = ["ace step", "paste codes", "code hints"]
     FUNCTION = "parse"
