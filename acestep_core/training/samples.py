@@ -8,8 +8,6 @@ Training does not notice: the random numbers are left as they were, and nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from ..sampling.settings import SamplerSettings, resolve
 from ..song import Song
 from ..tasks import text2music
 from .adapters import Trainable
+from .chance import undisturbed
 
 FOLDER = "samples"
 EVERY_RANGE = (1, 10000)
@@ -116,15 +115,3 @@ class Studio:
         task = loop.Run(start, heard, fresh=noise.fresh_noise(seeds, start))
         bar = self.host.progress(len(levels) - 1, "sample")
         return loop.run(decoder, null, task, levels, chosen, closing_euler=self.kind == "turbo", bar=bar)
-
-
-@contextmanager
-def undisturbed(device: torch.device) -> Iterator[None]:
-    """Within the block the program's random numbers may be used; after it they are as if they had not been."""
-    with ExitStack() as stack:
-        cards = {"devices": [device], "device_type": device.type} if device.type in ("cuda", "xpu") else {"devices": []}
-        stack.enter_context(torch.random.fork_rng(**cards))
-        if device.type == "mps":
-            state = torch.mps.get_rng_state()
-            stack.callback(torch.mps.set_rng_state, state)
-        yield

@@ -35,7 +35,9 @@ from ..sampling.conditioning import context
 from ..tasks.reference import silence_of
 from . import checkpoint, losses
 from .adapters import Trainable, keep_little, require_plain_weights, twin
+from .chance import seeded
 from .checkpoint import Checkpoint, Progress
+from .identity import adapter_fingerprint, model_fingerprint
 from .items import TrainItem, fingerprint
 from .lock import RunInUse, locked
 from .loss_log import LossLog, Point, smoothed
@@ -614,51 +616,3 @@ def _check(model: DiffusionModel, items: Sequence[TrainItem], settings: TrainSet
     require_plain_weights(model.module.decoder, settings.targets(model.config))
     if any(item.context is None for item in items):
         silence_of(model, 1)
-
-
-@contextmanager
-def seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Within the block dropout on ``device`` follows ``seed``; the random numbers of others are as if it never was."""
-    if device.type == "mps":
-        state = torch.mps.get_rng_state()
-        torch.mps.manual_seed(seed)
-        try:
-            yield
-        finally:
-            torch.mps.set_rng_state(state)
-        return
-    if device.type == "cpu":
-        generator = torch.default_generator
-    else:
-        backend = getattr(torch, device.type)
-        generator = backend.default_generators[backend.current_device() if device.index is None else device.index]
-    state = generator.get_state()
-    generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        generator.set_state(state)
-
-
-SAMPLED = 256
-
-
-def model_fingerprint(model: DiffusionModel) -> str:
-    """SHA-256 over names and shapes of the decoder's weights and up to 256 values of each, rounded to bfloat16."""
-    digest = hashlib.sha256()
-    for name, weight in model.module.decoder.named_parameters():
-        flat = weight.detach().flatten()
-        some = flat[:: max(1, flat.numel() // SAMPLED)][:SAMPLED].to("cpu", torch.bfloat16).contiguous()
-        digest.update(f"{name} {list(weight.shape)} ".encode())
-        digest.update(some.view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def adapter_fingerprint(adapter: Adapter) -> str:
-    """SHA-256 over the changes of an adapter."""
-    digest = hashlib.sha256()
-    for name, change in sorted(adapter.changes.items()):
-        digest.update(f"{name} {change.kind} {change.scale!r} ".encode())
-        for tensor in change.tensors():
-            digest.update(tensor.detach().float().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import threading
 
 import pytest
 import torch
@@ -92,14 +91,18 @@ def test_cancelled_and_called_again_it_goes_on_to_the_same_end(tmp_path, tensors
         assert (run.folder / name).read_bytes() == (expected.folder / name).read_bytes()
 
 
-def test_stopping_keeps_what_was_learned_until_going_on_is_asked_for(tmp_path, tensors):
+def test_stopping_keeps_what_was_learned_until_going_on_is_asked_for(tmp_path, tensors, monkeypatch):
     host, long = Watched(tmp_path), dataclasses.replace(SETTINGS, epochs=9000)
-    at = threading.Event()
-    host.send = lambda event, values: at.set() if values["step"] > 3 else None
-    stopper = threading.Thread(target=lambda: (at.wait(60), live.stop(host, "jazz")))
-    stopper.start()
+    monkeypatch.setattr(live, "INTERVAL", 0.0)
+    host.cancel_at = 5000  # far behind where it is stopped
+
+    def stop(event, values):
+        if values["state"] == "running" and values["step"] > 3:
+            assert live.stop(host, "jazz") == {"state": "stopping"}
+
+    host.send = stop
     run, result = train(host, tensors, settings=long)
-    stopper.join()
+    host.send = lambda event, values: None
     assert result.stopped and (run.folder / "final").is_dir() and live.watch(host, "jazz")["state"] == "stopped"
     with pytest.raises(FileNotFoundError, match="not at work"):
         live.stop(host, "jazz")
@@ -112,11 +115,12 @@ def test_stopping_keeps_what_was_learned_until_going_on_is_asked_for(tmp_path, t
     assert live.watch(host, "jazz")["step"] == result.steps + 3
 
 
-def test_one_run_is_not_trained_twice_at_once(tmp_path, tensors):
+def test_one_run_is_not_trained_twice_at_once(tmp_path, tensors, monkeypatch):
+    monkeypatch.setattr(live, "INTERVAL", 0.0)
     host, refused = Watched(tmp_path), []
 
     def meddle(event, values):
-        if values["step"] and not refused:
+        if values["state"] == "running" and not refused:
             with pytest.raises(ValueError, match="at work"):
                 train(Watched(tmp_path), tensors)
             refused.append(True)
