@@ -7,6 +7,7 @@ from typing import Any
 from ..acestep_core import host
 from ..acestep_core import song as words
 from ..acestep_core.sampling.settings import SEED_MAX
+from ..acestep_core.training import limits
 from .examples import ASSETS
 from .kept import Kept
 from .song import INSTRUMENTAL, KEEP, KEEP_BPM, SUNG
@@ -27,7 +28,6 @@ from .widgets import (
 )
 
 CATEGORY = f"{ROOT}/Training"
-POSITIONS = ("prepend", "append", "replace")
 FROM_DATASET = "Data set, from Scan Songs, Load Dataset or another node of this kind."
 TAG_TIP = "Activation tag, a rare word such as hrbrtape: written into every prompt, it later calls up the LoRA."
 POSITION_TIP = "Where the tag stands: before the caption, behind it, or in its place."
@@ -45,8 +45,12 @@ def _places() -> Any:
     return places
 
 
-def _found(path: str, kind: str) -> Any:
-    return ASSETS if path.strip() == EXAMPLES else _places().find(host.current(), path, kind)
+def _found(path: str) -> Any:
+    return _places().find(host.current(), path, "datasets")
+
+
+def _songs(folder: str) -> Any:
+    return ASSETS if folder.strip() == EXAMPLES else _found(folder)
 
 
 class ScanSongs:
@@ -69,7 +73,7 @@ class ScanSongs:
             "required": {
                 "folder": text(folder, EXAMPLES, placeholder="C:\\music\\my songs"),
                 "tag": text(TAG_TIP),
-                "tag_position": choice(POSITIONS, POSITION_TIP),
+                "tag_position": choice(limits.TAG_POSITIONS, POSITION_TIP),
                 "all_instrumental": switch(True, alone),
                 "name": text("Name of the data set. Empty: that of the folder.", advanced=True),
             }
@@ -77,20 +81,20 @@ class ScanSongs:
 
     @classmethod
     def VALIDATE_INPUTS(cls, folder: str | None = None) -> bool | str:
-        return True if folder is None else problem_of(_found, folder, "datasets")
+        return True if folder is None else problem_of(_songs, folder)
 
     @classmethod
     def IS_CHANGED(cls, folder: str, **_: Any) -> str:
         from ..acestep_core.training.scan import fingerprint
 
-        return fingerprint(_found(folder, "datasets"))
+        return fingerprint(_songs(folder))
 
     def scan(self, folder: str, tag: str, tag_position: str, all_instrumental: bool, name: str) -> tuple:
         from ..acestep_core.training.scan import scan
 
         name = name or (EXAMPLES if folder.strip() == EXAMPLES else "")
         how = {"name": name, "tag": tag, "tag_position": tag_position, "all_instrumental": all_instrumental}
-        found = scan(_found(folder, "datasets"), **how)
+        found = scan(_songs(folder), **how)
         return found.dataset, len(found.dataset), found.report()
 
 
@@ -110,17 +114,17 @@ class LoadDataset:
 
     @classmethod
     def VALIDATE_INPUTS(cls, file: str | None = None) -> bool | str:
-        return True if file is None else problem_of(_found, file, "datasets")
+        return True if file is None else problem_of(_found, file)
 
     @classmethod
     def IS_CHANGED(cls, file: str) -> str:
-        path = _found(file, "datasets")
+        path = _found(file)
         return f"{path} {path.stat().st_mtime_ns}"
 
     def load(self, file: str) -> tuple:
         from ..acestep_core.training.dataset_file import load
 
-        found = load(_found(file, "datasets"))
+        found = load(_found(file))
         return found.dataset, len(found.dataset), found.report()
 
 
@@ -141,9 +145,9 @@ class DatasetSettings:
             "required": {
                 "dataset": socket(DATASET, FROM_DATASET),
                 "tag": text(TAG_TIP + " It replaces tags that songs have of their own. Empty: none."),
-                "tag_position": choice(POSITIONS, POSITION_TIP),
+                "tag_position": choice(limits.TAG_POSITIONS, POSITION_TIP),
                 "all_instrumental": choice((KEEP, YES, NO), vocals),
-                "genre_ratio": whole(0, 0, 100, ratio),
+                "genre_ratio": whole(0, *limits.GENRE_RATIO_RANGE, ratio),
             }
         }
 
@@ -230,6 +234,7 @@ class EditSample:
     @classmethod
     def INPUT_TYPES(cls) -> dict:
         low, high = words.BPM_RANGE
+        often = "How often it comes in an epoch. 0: keep."
         made_of = "What its prompt is made of; keep: as the genre ratio of the data set decides."
         return {
             "required": {
@@ -243,8 +248,8 @@ class EditSample:
                 "key": choice((KEEP, words.AUTO, *words.KEYS), "Musical key. auto: not known."),
                 "time_signature": choice((KEEP, words.AUTO, *words.TIME_SIGNATURES), "Beats in a bar."),
                 "genre": text("New genre. Empty: keep."),
-                "prompt": choice((KEEP, "caption", "genre"), made_of, advanced=True),
-                "repeat": whole(0, 0, 1000, "How often it comes in an epoch. 0: keep.", advanced=True),
+                "prompt": choice((KEEP, *filter(None, limits.PROMPTS)), made_of, advanced=True),
+                "repeat": whole(0, 0, limits.REPEAT_RANGE[1], often, advanced=True),
             }
         }
 

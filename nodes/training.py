@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..acestep_core import host
-from ..acestep_core.training import places
+from ..acestep_core.training import limits, places
 from ..acestep_core.training import settings as s
 from .dataset import CATEGORY, FROM_DATASET
 from .kept import Kept
@@ -34,7 +34,6 @@ PLAIN_MODEL = "Diffusion model, without LoRAs and not quantized. Its weights are
 FROM_TENSORS = "From Preprocess Dataset or Load Tensors."
 FROM_RUN = "From Train LoRA or Load Run."
 NO_RUN = "no run yet"
-WHICH = ("final", "best", "latest")
 WHICH_TIP = "final: what training ended with. best: the kept checkpoint of lowest loss. latest: the newest checkpoint."
 STEP_TIP = "Take the checkpoint of this step instead; Train LoRA and Load Run list them. 0: as above."
 _tensors, _runs = Kept(), Kept()
@@ -62,6 +61,7 @@ class Preprocess:
             "silence: as songs are made without reference audio. own: 30 s of the song itself, for a LoRA that you "
             "will use with reference audio; it tells the model part of the answer."
         )
+        longest, chance = "Longer songs are cut after this many seconds.", "Of the encoder's small random part."
         tile = "Window of the autoencoder in latent frames, overlaps included. Less needs less memory."
         name = "Name of the folder in output/acestep/tensors. Empty: that of the data set."
         return {
@@ -71,10 +71,10 @@ class Preprocess:
                 "text_encoder": socket(TEXT, "From Load ACE-Step Models."),
                 "vae": socket(VAE, "From Load ACE-Step Models."),
                 "name": text(name),
-                "max_seconds": number(240.0, 10.0, 600.0, 1.0, "Longer songs are cut after this many seconds."),
-                "seed": whole(42, 0, 2**32 - 1, "Of the encoder's small random part.", control_after_generate="fixed"),
-                "timbre": choice(("silence", "own"), timbre, advanced=True),
-                "tile": whole(256, 128, 2048, tile, advanced=True),
+                "max_seconds": number(240.0, *limits.MAX_SECONDS_RANGE, 1.0, longest),
+                "seed": whole(42, *limits.SEED_RANGE, chance, control_after_generate="fixed"),
+                "timbre": choice(limits.TIMBRES, timbre, advanced=True),
+                "tile": whole(256, *limits.TILE_RANGE, tile, advanced=True),
                 "overwrite": switch(False, "Make all tensors again.", advanced=True),
             }
         }
@@ -246,7 +246,7 @@ class TrainLoRA:
                 "tensors": socket(TENSORS, FROM_TENSORS),
                 "name": text(name, "my-lora"),
                 "go_on_after_stop": switch(False, stopped),
-                "samples_every": whole(0, 0, 1000, samples),
+                "samples_every": whole(0, 0, limits.EVERY_RANGE[1], samples),
             },
             "optional": {
                 "settings": socket(TRAIN_SETTINGS, "From Training Settings. Not connected: the usual ones."),
@@ -385,10 +385,10 @@ class ExportLoRA:
             "required": {
                 "run": socket(RUN, FROM_RUN),
                 "name": text("Name of the file or folder. Empty: that of the run."),
-                "format": choice(("ComfyUI file", "PEFT folder"), kinds),
-                "which": choice(WHICH, WHICH_TIP),
+                "format": choice(limits.FORMATS, kinds),
+                "which": choice(limits.WHICH, WHICH_TIP),
                 "step": whole(0, 0, 100_000_000, STEP_TIP, advanced=True),
-                "dtype": choice(("bf16", "fp16", "fp32", "as trained"), dtype, advanced=True),
+                "dtype": choice(limits.DTYPES, dtype, advanced=True),
                 "overwrite": switch(False, "Replace what is there under this name."),
             }
         }
@@ -420,7 +420,7 @@ class UseTrainedLoRA:
                 "model": socket(MODEL, "Diffusion model, with or without other LoRAs."),
                 "run": socket(RUN, FROM_RUN),
                 "strength": strength_widget(),
-                "which": choice(WHICH, WHICH_TIP),
+                "which": choice(limits.WHICH, WHICH_TIP),
                 "step": whole(0, 0, 100_000_000, STEP_TIP, advanced=True),
             }
         }

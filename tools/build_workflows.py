@@ -507,10 +507,10 @@ def train_lora() -> Canvas:
         "train-lora",
         TURBO,
         "## Train a LoRA on your own songs\n"
-        "1. Put the folder of your songs into **Scan Songs**; *examples* are short recordings of this pack, to see it "
+        "1. Put the folder of your songs into **Your songs**; *examples* are short recordings of this pack, to see it "
         "work. Captions and lyrics beside the songs are found; what is missing the planner writes in **Auto Label**.\n"
-        "2. Queue once with **Preprocess** and all behind it bypassed (Ctrl+B), if you want to look at the labels and "
-        "correct them in **Edit Dataset** first.\n"
+        "2. To look at the labels first, right-click the groups 3 and 4 and choose *Bypass Group Nodes*. Queue, change "
+        "what you like in **Look and correct**, and switch the groups on again.\n"
         "3. Queue. **Train LoRA** shows the curve. *Cancel* as you like: queued again, it goes on. *Stop and keep* "
         "ends it; **Export LoRA** then writes it into models/loras.\n\n"
         f"The tag *{TAG}* calls the LoRA up in captions. Listen with the workflow *use-lora*.\n\n"

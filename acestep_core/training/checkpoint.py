@@ -115,7 +115,7 @@ def write(run: Path, checkpoint: Checkpoint) -> Path:
 
 
 def keep(place: Path, why: str) -> None:
-    """Make a checkpoint that guarded stay."""
+    """Make a checkpoint stay, and say why the run was left there."""
     values = json.loads((place / STATE).read_text("utf-8"))
     replace_text(place / STATE, _json({**values, "why": why, "stays": True}))
 

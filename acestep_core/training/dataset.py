@@ -23,12 +23,8 @@ from ..song import (
     parse_key,
     parse_time_signature,
 )
-from .items import REPEAT_RANGE
+from .limits import GENRE_RATIO_RANGE, PROMPTS, REPEAT_RANGE, TAG_POSITIONS
 
-TAG_POSITIONS = ("prepend", "append", "replace")
-GENRE_RATIO_RANGE = (0, 100)
-PROMPTS = ("", "caption", "genre")
-"""What the prompt of a sample is made of; "" leaves it to the genre ratio of the data set."""
 DEFAULT_NAME = "untitled_dataset"
 INSTRUMENTAL_LANGUAGE = "instrumental"
 """Some files give this for the language of a piece without words."""

@@ -22,11 +22,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..lora.writing import with_sorted_header
+from .limits import REPEAT_RANGE
 
 FORMAT = "acestep-graph training item 1"
 LATENT_WIDTH, CONTEXT_WIDTH = 64, 128
 FRAMES_A_SECOND = 25
-REPEAT_RANGE = (1, 1000)
 
 
 class ItemError(ValueError):

@@ -44,7 +44,7 @@ class Live:
 
     def __init__(self, name: str, host: Host):
         self.name, self.host = name, host
-        self.state, self.total, self.epochs, self.an_epoch = "preparing", 0, 0, 1
+        self.state, self.total, self.epochs = "preparing", 0, 0
         self.points: list[Point] = []
         self.lines: deque[str] = deque(maxlen=MOST_LINES)
         self.stop = threading.Event()

@@ -37,11 +37,9 @@ from ..tasks.instructions import TEXT2MUSIC
 from ..tasks.reference import Reference, encode_reference, silence_of
 from ..tasks.source import SILENCE_LEVEL
 from ..text import make_prompt
-from .items import FRAMES_A_SECOND, REPEAT_RANGE, ItemError, TrainItem, load_item, save_item
+from .items import FRAMES_A_SECOND, ItemError, TrainItem, load_item, save_item
+from .limits import MAX_SECONDS_RANGE, REPEAT_RANGE, SEED_RANGE, TILE_RANGE, TIMBRES
 
-MAX_SECONDS_RANGE = (10, 600)
-SEED_RANGE = (0, 2**32 - 1)
-TIMBRES = ("silence", "own")
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = "acestep-graph training items 1"
 PARTS = "parts"
@@ -94,7 +92,7 @@ class PreprocessSettings:
         for name, (low, high), kinds in (
             ("max_seconds", MAX_SECONDS_RANGE, (int, float)),
             ("seed", SEED_RANGE, int),
-            ("tile", codec.CHUNK_RANGE, int),
+            ("tile", TILE_RANGE, int),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:

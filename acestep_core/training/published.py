@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .items import CONTEXT_WIDTH, FRAMES_A_SECOND, LATENT_WIDTH, REPEAT_RANGE, ItemError, TrainItem
+from .items import CONTEXT_WIDTH, FRAMES_A_SECOND, LATENT_WIDTH, ItemError, TrainItem
+from .limits import REPEAT_RANGE
 from .preprocess import MANIFEST, load_folder
 
 PARTS = ("target_latents", "encoder_hidden_states", "encoder_attention_mask", "context_latents")

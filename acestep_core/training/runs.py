@@ -16,18 +16,17 @@ import torch
 
 from ..host import Host
 from ..lora.adapter import Adapter
-from ..lora.folders import OWN_FOLDER
+from ..lora.folders import adapter_roots
 from ..lora.formats import read_adapter
 from ..lora.writing import write_file, write_peft
 from ..models.config import ModelConfig
 from . import checkpoint
+from .limits import DTYPES, FORMATS, WHICH
 from .loss_log import Point, read_points
 from .places import RUNS, checked_name, place_of
 from .trainer import FINAL, LOSSES, RUN
 
-WHICH = ("final", "latest", "best")
-FORMATS = ("ComfyUI file", "PEFT folder")
-DTYPES = {"as trained": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+_TORCH = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "as trained": None}
 
 
 DORA_NOTE = (
@@ -169,7 +168,7 @@ def export(
     Args:
         name: of the file or folder in ``models/loras`` (else ``models/acestep/loras``), without its ending;
             "" for the name of the run.
-        format: one of :data:`FORMATS`. which, step: see :func:`adapter_of`. dtype: one of :data:`DTYPES`.
+        format: one of :data:`limits.FORMATS`. which, step: see :func:`adapter_of`. dtype: one of :data:`limits.DTYPES`.
 
     Raises:
         RunError, ValueError: nothing to export, or a name that cannot be one.
@@ -179,16 +178,15 @@ def export(
         raise RunError(f"format is {format!r}, dtype {dtype!r}; allowed: {', '.join(FORMATS)}; {', '.join(DTYPES)}.")
     ending = ".safetensors" if format == FORMATS[0] else ""
     name = checked_name((name.strip() or run.name).removesuffix(".safetensors")) + ending
-    roots = [*host.model_roots("loras"), *(root / OWN_FOLDER for root in host.model_roots("acestep"))]
-    place = roots[0] / name
+    place = adapter_roots(host)[0] / name
     if place.exists() and not overwrite:
         raise FileExistsError(f"{place} is there already. Choose another name, or allow overwriting it.")
     adapter = adapter_of(run, which, step)
     if ending:
         about = _about(run, which, step)
-        path = write_file(adapter, place, dtype=DTYPES[dtype], about=about, overwrite=overwrite)
+        path = write_file(adapter, place, dtype=_TORCH[dtype], about=about, overwrite=overwrite)
     else:
-        path = write_peft(adapter, place, dtype=DTYPES[dtype], overwrite=overwrite)
+        path = write_peft(adapter, place, dtype=_TORCH[dtype], overwrite=overwrite)
     scaled = any(change.magnitude is not None for change in adapter.changes.values())
     return Exported(path, name, DORA_NOTE if scaled and ending else "")
 

@@ -1,7 +1,7 @@
 """A song made again and again while an adapter is trained, to hear what it has learned.
 
 >>> samples = Samples(make_song("slow tape-worn folk", duration=30), text, vae, every=10)
->>> train(model, items, settings, "output/acestep/loras/tide", samples=samples)
+>>> train(model, items, settings, "output/acestep/runs/tide", samples=samples)
 
 Training does not notice: the random numbers are left as they were, and nothing is drawn from those of the run.
 """
@@ -25,10 +25,9 @@ from ..song import Song
 from ..tasks import text2music
 from .adapters import Trainable
 from .chance import undisturbed
+from .limits import EVERY_RANGE, SEED_RANGE
 
 FOLDER = "samples"
-EVERY_RANGE = (1, 10000)
-SEED_RANGE = (0, 2**32 - 1)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Training an adapter: a loop that may be killed at any moment and goes on as if nothing had happened.
 
 >>> from acestep_core.training.trainer import train
->>> result = train(model, items, TrainSettings(epochs=100), "output/acestep/loras/jazz")
+>>> result = train(model, items, TrainSettings(epochs=100), "output/acestep/runs/jazz")
 >>> result.adapter, result.final
 
 Everything that chance decides comes from one generator, whose state is in every checkpoint, and the order of the
@@ -193,7 +193,7 @@ class _Run:
         except OptimizerMissing as error:
             raise TrainError(str(error)) from error
         self.step, self.ema, self.skipped, self.spent = 0, None, 0, 0.0
-        self.saved: tuple[int, bool] = (0, True)
+        self.saved: tuple[int, bool, str] = (0, True, "")
         if before is not None:
             self._go_on(before)
         elif start is not None:
@@ -248,7 +248,7 @@ class _Run:
         at = before.progress
         self.step, self.ema, self.skipped, self.spent = at.step, at.ema, at.skipped, at.seconds
         self.generator.set_state(torch.frombuffer(bytearray(at.random), dtype=torch.uint8))
-        self.saved = (at.step, before.stays)
+        self.saved = (at.step, before.stays, before.why)
         if self.kept and at.step < self.total:
             self.say(f"The run was stopped after step {at.step} of {self.total} and is kept as it is.")
         elif at.step < self.total:
@@ -268,21 +268,21 @@ class _Run:
 
     def save(self, why: str, stays: bool) -> None:
         """Write a checkpoint of the last complete step, unless there is one. Raises OSError."""
-        step, stayed = self.saved
+        step, stayed, reason = self.saved
         if not self.team.leads:
-            self.saved = (self.step, stays)
+            self.saved = (self.step, stays, why)
             return
         if self.step == step:
-            if stays and not stayed:
+            if step and stays and (not stayed or reason != why):
                 checkpoint.keep(self.folder / checkpoint.FOLDER / checkpoint.name_of(step), why)
-                self.saved = (step, True)
+                self.saved = (step, True, why)
             return
         self.log.sync()
         tensors, numbers = optimizer_state(self.optimizer, self.parameters)
         adapter = self.trained.adapter(self.folder.name)
         made = Checkpoint(adapter, self._progress(), self.identity, tensors, numbers, why, stays)
         checkpoint.write(self.folder, made)
-        self.saved = (self.step, stays)
+        self.saved = (self.step, stays, why)
 
     # -- the loop
 

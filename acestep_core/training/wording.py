@@ -13,7 +13,8 @@ from ..song import UNKNOWN_LANGUAGE, Song
 from ..tasks.instructions import TEXT2MUSIC
 from ..text import lyric_prompt, song_metas, text_prompt
 from .dataset import Dataset, DatasetError, Sample
-from .preprocess import MAX_SECONDS_RANGE, Recording
+from .limits import MAX_SECONDS_RANGE
+from .preprocess import Recording
 
 GENRE_SEED = 42
 LONGEST_PROMPT = float(MAX_SECONDS_RANGE[1])
