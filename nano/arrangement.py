@@ -9,7 +9,7 @@ import numpy as np
 from .form import Plan, harmony, playing, sections
 from .genres import CHORD_STYLES, GENRES, Genre
 from .hits import BEDS, KITS, Kit
-from .instruments import PATCHES, drawn
+from .instruments import PATCHES
 from .parts import grooves_of
 from .theory import Chord, Key
 from .tone import Patch
@@ -20,30 +20,28 @@ from .words import CHANCES, LANGUAGES, Language, language_of
 
 @dataclass(frozen=True)
 class Mood:
-    """``bright`` colours the instruments, 0 to 1; ``fast`` picks from the genre's tempi; ``room`` scales the echo.
+    """``fast``, 0 to 1, picks from the genre's tempi.
 
     ``minor``: how the mood bends towards minor: −1 never, 1 always, 0 as the genre has it.
     """
 
     name: str
-    bright: float
     fast: float
-    room: float
     minor: int
 
 
 MOODS = {
     mood.name: mood
     for mood in (
-        Mood("happy", 0.68, 0.6, 0.8, -1),
-        Mood("playful", 0.7, 0.6, 0.6, -1),
-        Mood("energetic", 0.8, 0.85, 0.7, 0),
-        Mood("epic", 0.62, 0.55, 1.5, 0),
-        Mood("romantic", 0.45, 0.4, 1.1, 0),
-        Mood("calm", 0.32, 0.2, 1.1, 0),
-        Mood("dreamy", 0.36, 0.35, 1.9, 0),
-        Mood("sad", 0.3, 0.25, 1.2, 1),
-        Mood("dark", 0.15, 0.5, 1.2, 1),
+        Mood("happy", 0.6, -1),
+        Mood("playful", 0.6, -1),
+        Mood("energetic", 0.85, 0),
+        Mood("epic", 0.55, 0),
+        Mood("romantic", 0.4, 0),
+        Mood("calm", 0.2, 0),
+        Mood("dreamy", 0.35, 0),
+        Mood("sad", 0.25, 1),
+        Mood("dark", 0.5, 1),
     )
 }
 
@@ -60,6 +58,7 @@ _OWN_STYLE = {
 }
 _LEADS = {"synth": ("saw lead", "square lead"), "strings": ("solo violin", "cello")}
 _CENTRES = {"keyboard": 62, "guitar": 57, "strings": 65, "synth": 63, "brass": 60, "woodwinds": 72, "lead": 71}
+_PANS = {"guitar": -0.35, "keyboard": 0.25, "strings": 0.4, "synth": -0.2, "brass": 0.3, "woodwinds": -0.3}
 _ENTERS = {"keyboard": 0.0, "guitar": 0.0, "synth": 0.0, "bass": 0.5, "drums": 0.45, "woodwinds": 0.5}
 PITCHED = ("bass", "keyboard", "guitar", "strings", "synth", "brass", "woodwinds")
 
@@ -122,7 +121,7 @@ def arranged(seed: int, seconds: float | None) -> Arrangement:
     if sung and any(solos):
         players += (_soloist(genre, mood, players, lead, rng),)
     if sung:
-        singer, language = _singer(mood, rng)
+        singer, language = _singer(rng)
         tracks += ("vocals",)
     else:
         singer = language = None
@@ -170,14 +169,12 @@ def _players(
     genre: Genre, mood: Mood, tracks: tuple[str, ...], lead: str, sung: bool, rng: np.random.Generator
 ) -> list[Player]:
     players = []
-    side = rng.choice((-1, 1))
     for track in tracks:
         if track not in PITCHED:
             continue
         name = str(rng.choice(genre.instruments[track]))
-        patch = drawn(track, name, mood.bright, rng)
-        side = -side
-        pan = 0.0 if track in ("bass",) else float(side * rng.uniform(0.1, 0.4))
+        patch = PATCHES[track][name]
+        pan = _PANS.get(track, 0.0)
         style = "bass" if track == "bass" else _style(genre, track, name, rng)
         leads = track == lead and not sung
         if leads and style == "line":
@@ -195,8 +192,8 @@ def _soloist(genre: Genre, mood: Mood, players: tuple[Player, ...], track: str, 
     same = [player.patch for player in players if player.track == track and track in ("keyboard", "guitar")]
     fit = _LEADS.get(track, genre.instruments[track])
     names = [name for name in genre.instruments[track] if name in fit] or list(fit)
-    patch = same[0] if same else drawn(track, str(rng.choice(names)), mood.bright, rng)
-    return Player(track, patch, "solo", _CENTRES["lead"], float(rng.uniform(-0.12, 0.12)))
+    patch = same[0] if same else PATCHES[track][str(rng.choice(names))]
+    return Player(track, patch, "solo", _CENTRES["lead"], 0.0)
 
 
 def _style(genre: Genre, track: str, name: str, rng: np.random.Generator) -> str:
@@ -210,14 +207,9 @@ def _style(genre: Genre, track: str, name: str, rng: np.random.Generator) -> str
     return str(rng.choice(styles))
 
 
-def _singer(mood: Mood, rng: np.random.Generator) -> tuple[Singer, Language]:
+def _singer(rng: np.random.Generator) -> tuple[Singer, Language]:
     singer = SINGERS[str(rng.choice(list(SINGERS)))]
-    singer = replace(
-        singer,
-        tract=singer.tract * rng.uniform(0.96, 1.05),
-        centre=singer.centre + rng.integers(-2, 3),
-        tilt=singer.tilt * rng.uniform(0.9, 1.1) + 0.3 * (0.5 - mood.bright),
-    )
+    singer = replace(singer, centre=singer.centre + rng.integers(-2, 3))
     if rng.random() < 0.07:
         return singer, language_of("unknown")
     return singer, LANGUAGES[int(rng.choice(len(LANGUAGES), p=CHANCES))]
@@ -235,17 +227,7 @@ def _with_silent_singers(active: dict[str, tuple[bool, ...]], plan: Plan) -> dic
 
 
 def _kit(genre: Genre, rng: np.random.Generator) -> Kit:
-    kit = KITS[str(rng.choice(genre.kits))] if genre.kits else KITS["acoustic drums"]
-    return replace(
-        kit,
-        kick=kit.kick * rng.uniform(0.93, 1.08),
-        kick_ring=kit.kick_ring * rng.uniform(0.85, 1.2),
-        snare=kit.snare * rng.uniform(0.88, 1.15),
-        snare_ring=kit.snare_ring * rng.uniform(0.8, 1.25),
-        hat=kit.hat * rng.uniform(0.85, 1.2),
-        hat_ring=kit.hat_ring * rng.uniform(0.8, 1.3),
-        tune=rng.uniform(0.88, 1.14),
-    )
+    return KITS[str(rng.choice(genre.kits))] if genre.kits else KITS["acoustic drums"]
 
 
 def power_chords(plan: Plan) -> Plan:

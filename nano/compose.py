@@ -29,7 +29,7 @@ from .voice import voice
 SECONDS = (5.0, 60.0)
 """Lengths that can be composed."""
 
-_ROOMS = {"drums": (0.035, 0.5), "percussion": (0.06, 0.7), "bass": (0.0, 0.0), "fx": (0.05, 1.2)}
+_ROOMS = {"drums": (0.03, 0.5), "percussion": (0.05, 0.5), "bass": (0.0, 0.0), "fx": (0.05, 1.0)}
 _PUMPED = ("house", "techno", "synthwave")
 
 
@@ -180,7 +180,7 @@ def _stems(
             name = arrangement.effect
             stem = effect(name, effects(plan, name, name in BEDS, arrangement.active[track]), samples)
         elif track in ("vocals", "backing_vocals"):
-            stem = _voices(arrangement, lyrics, track, samples, rng)
+            stem = _voices(arrangement, lyrics, track, samples)
         else:
             players = [player for player in arrangement.players if player.track == track]
             stem = sum(_played(arrangement, player, samples, rng) for player in players)
@@ -188,10 +188,9 @@ def _stems(
             if track == "synth" and arrangement.genre.name in _PUMPED and "drums" in arrangement.active:
                 beats = np.arange(plan.bars * plan.beats) * 60 / plan.bpm
                 stem = pumped(stem, beats, 0.6)
-        amount, length = _ROOMS.get(track, (0.14, 1.1))
-        amount *= arrangement.mood.room
+        amount, length = _ROOMS.get(track, (0.1, 1.0))
         if amount:
-            stem = with_room(stem, amount, round(length * (0.6 + 0.5 * arrangement.mood.room), 1))
+            stem = with_room(stem, amount, length)
         stem = leveled(stem, level)
         if stem.any():
             stems[track] = stem
@@ -211,30 +210,28 @@ def _played(arrangement: Arrangement, player: Player, samples: int, rng: np.rand
     elif player.style == "line":
         events = played(plan, active, player.centre, 0.9, rng)
     elif player.patch.drive > 2:
-        events = chords(power_chords(plan), player.style, active, player.centre, rng, 3, strum=0.004)
+        events = chords(power_chords(plan), player.style, active, player.centre, rng, 3)
     else:
-        strum = 0.011 if player.track == "guitar" else 0.0
+        strum = 0.02 if player.track == "guitar" and "strum" in player.style else 0.0
         voices = 3 if player.track in ("brass", "woodwinds") or player.style == "oompah" else 4
         events = chords(plan, player.style, active, player.centre, rng, voices, strum)
     width = 0.0 if player.track == "bass" else 0.25
     return notes(player.patch, events, samples, player.pan, width)
 
 
-def _voices(
-    arrangement: Arrangement, lyrics: tuple[Sung, ...], track: str, samples: int, rng: np.random.Generator
-) -> np.ndarray:
+def _voices(arrangement: Arrangement, lyrics: tuple[Sung, ...], track: str, samples: int) -> np.ndarray:
     stem = np.zeros((2, samples), np.float32)
     lyrics = tuple(line for line in lyrics if arrangement.active[track][line.part])
     if not lyrics or arrangement.singer is None:
         return stem
     if track == "vocals":
         line = [syllable for sung_line in lyrics for syllable in sung_line.syllables]
-        add(stem, voice([line], samples, arrangement.singer, rng), 0.0, 1.0, 0.0)
+        add(stem, voice([line], samples, arrangement.singer), 0.0, 1.0, 0.0)
         return stem
-    singer = replace(arrangement.singer, breath=arrangement.singer.breath + 0.05, vibrato=12.0)
+    singer = replace(arrangement.singer, breath=arrangement.singer.breath + 0.05)
     for steps, pan in ((-4, -0.6), (4, 0.6)):
         below = [s for sung_line in lyrics for s in harmony_below(arrangement.plan, sung_line, steps)]
-        add(stem, voice([below], samples, singer, rng), 0.0, 1.0, pan)
+        add(stem, voice([below], samples, singer), 0.0, 1.0, pan)
     return stem
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from .hits import BEDS, DRUMS, LEVELS, PANS, PERCUSSION, STROKES, Kit
 from .parts import Note, Stroke
-from .tone import LOUDNESS, RATE, Patch, note, rise
+from .tone import GRID, LOUDNESS, RATE, Patch, note, rise
 
 LOUDNESS_OF = {
     "drums": -20.0,
@@ -32,8 +32,11 @@ _SEND = 4
 
 
 def add(track: np.ndarray, sound: np.ndarray, start: float, gain: float, pan: float) -> None:
-    """Add ``sound [N]`` at ``start`` seconds, at constant power from left (−1) to right (1)."""
-    first = round(start * RATE)
+    """Add ``sound [N]`` at ``start`` seconds, at constant power from left (−1) to right (1).
+
+    It begins on the nearest multiple of :data:`nano.tone.GRID`.
+    """
+    first = round(start * RATE / GRID) * GRID
     if first < 0:
         sound, first = sound[-first:], 0
     sound = sound[: max(track.shape[1] - first, 0)]
@@ -48,9 +51,9 @@ def notes(patch: Patch, events: Sequence[Note], samples: int, pan: float, width:
     rendered: dict[tuple[int, int, float], np.ndarray] = {}
     for event in events:
         loudness = min(LOUDNESS, key=lambda level: abs(level - event.velocity))
-        key = (event.pitch, round(event.seconds * 200), loudness)
+        key = (event.pitch, max(round(event.seconds * RATE / GRID), 1), loudness)
         if key not in rendered:
-            rendered[key] = note(patch, event.pitch, key[1] / 200, loudness)
+            rendered[key] = note(patch, event.pitch, key[1] * GRID / RATE, loudness)
         place = float(np.clip(pan + width * (event.pitch - 60) / 24, -0.8, 0.8))
         add(track, rendered[key], event.start, event.velocity / loudness, place)
     return _driven(track, patch.drive) if patch.drive else track

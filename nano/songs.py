@@ -28,7 +28,7 @@ from .pool import FIRST_SEED
 from .run import Setup, write_atomically
 
 STAGE = "songs"
-LENGTHS = (10, 10, 12, 12, 14, 16, 20, 24, 30)
+LENGTHS = (10, 10, 10, 12, 12, 14, 16, 20)
 """Seconds of songs, in turn."""
 STEMS = 2
 """Stems kept of a song; vocals and drums come more often than the others."""

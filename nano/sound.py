@@ -33,9 +33,9 @@ FIRST_CROPS = 240
 """Crops that the linear codec is made of."""
 RATE, WARMUP = 6e-4, 200
 KL = 0.01
-LEAST_NOISE = 0.1
+LEAST_NOISE = 0.15
 """Standard deviation of what is at least added to latents in training: a diffusion model is never exact."""
-FINE_FROM = 0.7
+FINE_FROM = 0.85
 """Share of the budget after which the residual units at 48 kHz, most of the cost on a CPU, learn too."""
 SMALLEST_SPREAD = 0.05
 MIDDLE = 0.75

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .tone import NOISE, RATE
+from .tone import GRID, NOISE, RATE, hertz
 from .tune import Syllable
 from .words import VOWELS, split
 
@@ -79,7 +79,7 @@ CONSONANTS = {
 class Singer:
     """``name`` as a caption calls them; ``tract`` scales the formants; ``centre`` MIDI pitch of a comfortable tune.
 
-    ``tilt``: the source's partial k has the level k^−tilt. ``breath``: level of noise in vowels. ``vibrato`` in cents.
+    ``tilt``: the source's partial k has the level k^−tilt. ``breath``: level of noise in vowels.
     """
 
     name: str
@@ -87,14 +87,13 @@ class Singer:
     centre: float = 66.0
     tilt: float = 1.0
     breath: float = 0.03
-    vibrato: float = 25.0
 
 
 SINGERS = {
     "female vocals": Singer("female vocals"),
     "male vocals": Singer("male vocals", tract=0.84, centre=55.0),
-    "deep male vocals": Singer("deep male vocals", tract=0.8, centre=49.0, vibrato=18.0),
-    "breathy female vocals": Singer("breathy female vocals", tilt=1.35, breath=0.08, vibrato=12.0),
+    "deep male vocals": Singer("deep male vocals", tract=0.8, centre=49.0),
+    "breathy female vocals": Singer("breathy female vocals", tilt=1.35, breath=0.08),
 }
 
 
@@ -177,21 +176,6 @@ def _smooth(row: np.ndarray, width: int) -> np.ndarray:
     return np.convolve(padded, window / window.sum(), "valid").astype(np.float32)
 
 
-def _pitch(syllables: Sequence[Syllable], frames: int, singer: Singer, rng: np.random.Generator) -> np.ndarray:
-    """MIDI pitch of each frame: glides of 60 ms, vibrato on long notes, a slow drift."""
-    pitch = np.full(frames, float(syllables[0].pitch), np.float32)
-    depth = np.zeros(frames, np.float32)
-    for syllable in syllables:
-        pitch[_span(syllable.start - 0.02, frames * HOP / RATE, frames)] = syllable.pitch
-        inside = _span(syllable.start + 0.22, syllable.end, frames)
-        if syllable.end - syllable.start > 0.4:
-            depth[inside] = singer.vibrato / 100
-    time = np.arange(frames) * HOP / RATE
-    vibrato = _smooth(depth, 15) * np.sin(2 * np.pi * rng.uniform(5.0, 5.8) * time)
-    drift = 0.06 * _smooth(rng.standard_normal(frames).astype(np.float32), 21)
-    return _smooth(pitch, 7) + vibrato.astype(np.float32) + drift
-
-
 @lru_cache(maxsize=64)
 def _pulse(tilt: float, partials: int) -> np.ndarray:
     """One period of the source, ``[2048 + 1]``: levels k^−tilt, phases of a rounded pulse."""
@@ -202,18 +186,20 @@ def _pulse(tilt: float, partials: int) -> np.ndarray:
     return np.append(wave, wave[0]).astype(np.float32)
 
 
-def _source(pitch: np.ndarray, samples: int, singer: Singer, start: float) -> np.ndarray:
-    hz = 440.0 * 2.0 ** ((pitch.astype(np.float64) - 69) / 12)
-    steps = np.arange(HOP) / HOP
-    per_sample = (hz[:-1, None] + (hz[1:] - hz[:-1])[:, None] * steps).reshape(-1)[:samples]
-    place = np.cumsum(per_sample * (2048 / RATE))
-    place += start * 2048
-    whole = place.astype(np.int64)
-    part = (place - whole).astype(np.float32)
-    whole &= 2047
-    table = _pulse(singer.tilt, int(min(60, 10500 / hz.max())))
-    low = table[whole]
-    return low + part * (table[whole + 1] - low)
+def _source(syllables: Sequence[Syllable], samples: int, singer: Singer) -> np.ndarray:
+    """A train of pulses that begins anew with each syllable, on the grid that instruments keep too."""
+    starts = [round((syllable.start - 0.02) * RATE / GRID) * GRID for syllable in syllables]
+    table = _pulse(singer.tilt, int(min(60, 10500 / max(hertz(syllable.pitch) for syllable in syllables))))
+    source = np.zeros(samples, np.float32)
+    for syllable, start, following in zip(syllables, starts, [*starts[1:], samples], strict=True):
+        first, last = max(start, 0), min(following, samples)
+        place = np.arange(max(last - first, 0)) * (hertz(syllable.pitch) * 2048 / RATE)
+        whole = place.astype(np.int64)
+        part = (place - whole).astype(np.float32)
+        whole &= 2047
+        low = table[whole]
+        source[first:last] = low + part * (table[whole + 1] - low)
+    return source
 
 
 def _gains(formants: np.ndarray, singer: Singer) -> np.ndarray:
@@ -232,7 +218,7 @@ def _gains(formants: np.ndarray, singer: Singer) -> np.ndarray:
     return gains / loudness**0.8
 
 
-def voice(parts: Sequence[Sequence[Syllable]], samples: int, singer: Singer, rng: np.random.Generator) -> np.ndarray:
+def voice(parts: Sequence[Sequence[Syllable]], samples: int, singer: Singer) -> np.ndarray:
     """``[samples]`` float32 of one or more voices that sing the same syllables at pitches of their own.
 
     ``parts``: for each voice its syllables in order of time; words and times are those of the first.
@@ -246,9 +232,8 @@ def voice(parts: Sequence[Sequence[Syllable]], samples: int, singer: Singer, rng
     length = (frames + 1) * HOP
     source = np.zeros(length, np.float32)
     for part in parts:
-        pitch = _pitch(part, frames, singer, rng)
-        source[HOP : HOP + (frames - 1) * HOP] += _source(pitch, (frames - 1) * HOP, singer, rng.random())
-    noise = np.resize(np.roll(NOISE, -int(rng.integers(len(NOISE)))), length)
+        source[HOP : HOP + (frames - 1) * HOP] += _source(part, (frames - 1) * HOP, singer)
+    noise = np.resize(NOISE, length)
     cut = lambda wave: np.lib.stride_tricks.sliding_window_view(wave, _SIZE)[::HOP][used] * _WINDOW  # noqa: E731
     tone = np.fft.rfft(cut(source))[:, :_BINS]
     hiss = np.fft.rfft(cut(noise))[:, :_BINS]

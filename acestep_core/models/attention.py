@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Rotary = tuple[Tensor, Tensor]
+FEW_SCORES = 1 << 20
+"""Scores of a head, T·S, up to which training on the CPU keeps them."""
 
 
 def rotary(positions: int, head_dim: int, theta: float, device: torch.device, dtype: torch.dtype) -> Rotary:
@@ -30,6 +32,25 @@ def rotate(x: Tensor, table: Rotary) -> Tensor:
     cos, sin = table
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+def _mixed(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """softmax(q·kᵀ/√D + bias)·v for [B, H, T, D] and [B, H, S, D].
+
+    The fused form in bfloat16 on the CPU takes three times as long forward and back as two products do, so training
+    there takes those while the scores are few.
+    """
+    few = q.shape[-2] * k.shape[-2] <= FEW_SCORES
+    if few and q.requires_grad and q.device.type == "cpu" and _in_bfloat16(q):
+        scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
+        return torch.matmul((scores if bias is None else scores + bias.to(scores)).softmax(-1), v)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+
+def _in_bfloat16(x: Tensor) -> bool:
+    if torch.is_autocast_enabled("cpu"):
+        return torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return x.dtype == torch.bfloat16
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, causal: bool = False) -> Tensor:
@@ -53,7 +74,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, causal: 
         bias = q.new_zeros(1, 1, length, k.shape[1]).masked_fill_(~seen, float("-inf"))
     if bias is not None and bias.shape[2] == length and group > 1 and length > 1:
         bias = bias.repeat(1, 1, group, 1)
-    out = F.scaled_dot_product_attention(q, k.transpose(1, 2), v.transpose(1, 2), attn_mask=bias)
+    out = _mixed(q, k.transpose(1, 2), v.transpose(1, 2), bias)
     return out.view(batch, kv_heads, group, length, dim).permute(0, 3, 1, 2, 4).reshape(batch, length, heads * dim)
 
 
@@ -144,7 +165,7 @@ def attend_visible(q: Tensor, k: Tensor, v: Tensor, who: Visible) -> Tensor:
         q = F.pad(q, (0, 0, 0, 0, 0, blocks * reach - length))
         q = q.view(batch * blocks, reach, kv_heads, group, dim).permute(0, 2, 3, 1, 4).flatten(2, 3)
         near_k, near_v = (windows(x, reach, blocks).flatten(0, 1) for x in (k, v))
-        out = F.scaled_dot_product_attention(q, near_k, near_v, attn_mask=who.bias)
+        out = _mixed(q, near_k, near_v, who.bias)
         out = out.view(batch * blocks, kv_heads, group, reach, dim).permute(0, 3, 1, 2, 4)
         out = out.reshape(batch, blocks * reach, heads * dim)[:, :length]
     if who.blind is not None:

@@ -11,7 +11,7 @@ from acestep_graph.acestep_core import song as songs
 from acestep_graph.acestep_core.tasks.instructions import TRACKS
 from nano.compose import Piece, compose, main
 from nano.theory import TONICS
-from tests.nano import measures
+from nano import measures
 
 RATE = 48000
 SECONDS = 14.0

@@ -1,0 +1,434 @@
+"""What the nano checkpoint can do, measured: ``python -m nano.evaluate [--models models/nano] [--out FOLDER]``.
+
+Everything is asked of songs whose seeds were never trained on. Each condition is also taken away, so that one that
+does nothing is seen, and each measure is also taken of what the composer played itself, which shows its ceiling.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from acestep_graph.acestep_core import codec
+from acestep_graph.acestep_core.checkpoints import loading
+from acestep_graph.acestep_core.checkpoints.handles import DiffusionModel
+from acestep_graph.acestep_core.host import Host, use
+from acestep_graph.acestep_core.lm import songs as lm_songs
+from acestep_graph.acestep_core.lm import think
+from acestep_graph.acestep_core.lyrics import timing
+from acestep_graph.acestep_core.lyrics.attention import heard_lyrics, lyric_attention
+from acestep_graph.acestep_core.sampling import sampler
+from acestep_graph.acestep_core.sampling.conditioning import Conditioning
+from acestep_graph.acestep_core.sampling.settings import SamplerSettings
+from acestep_graph.acestep_core.song import Song, make_song
+from acestep_graph.acestep_core.tasks import codes as code_tasks
+from acestep_graph.acestep_core.tasks import complete, extract, lego, remix, repaint, text2music
+from acestep_graph.acestep_core.tasks.instructions import TRACKS
+from acestep_graph.acestep_core.tasks.reference import encode_reference
+from acestep_graph.acestep_core.tasks.source import Source, encode_source
+
+from . import measures
+from .compose import Piece, compose
+from .hearing import Listener, taught
+from .theory import TONICS
+
+SECONDS = 12.0
+FIRST, LESSONS = 100, range(5000, 5120)
+"""First seed of the songs that are asked for; seeds that the listener is taught with."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a measure of a task with its condition, without it, and of the composer's own sound.
+
+    ``without``, ``ceiling`` and ``chance`` are None where they mean nothing. ``count``: how many pieces.
+    """
+
+    task: str
+    measure: str
+    with_it: float
+    without: float | None = None
+    ceiling: float | None = None
+    chance: float | None = None
+    count: int = 0
+    unit: str = "%"
+
+    def cells(self) -> list[str]:
+        def shown(value: float | None) -> str:
+            if value is None or np.isnan(value):
+                return ""
+            return f"{100 * value:.0f} %" if self.unit == "%" else f"{value:.2f} {self.unit}".strip()
+
+        numbers = (self.with_it, self.without, self.ceiling, self.chance)
+        return [self.task, self.measure, *map(shown, numbers), str(self.count)]
+
+
+HEADS = ("task", "measure", "nano", "without the condition", "composer's own", "by chance", "pieces")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown."""
+    lines = [HEADS, ("---",) * len(HEADS), *(row.cells() for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+@dataclass
+class Player:
+    """The models of a folder, and the songs that are asked of them."""
+
+    models: Path
+    count: int
+    seconds: float = SECONDS
+    kept: dict[int, Piece] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.turbo, self.base = (
+            loading.load_diffusion_model(self.models / f"acestep-v15-{kind}") for kind in ("turbo", "base")
+        )
+        self.text = loading.load_text_encoder(self.models / "Qwen3-Embedding-0.6B")
+        self.vae = loading.load_vae(self.models / "vae")
+        self.lm = loading.load_language_model(self.models / "acestep-5Hz-lm-1.7B")
+        self.host = Host(models=self.models)
+
+    @property
+    def seeds(self) -> range:
+        return range(FIRST, FIRST + self.count)
+
+    def piece(self, seed: int) -> Piece:
+        if seed not in self.kept:
+            self.kept[seed] = compose(seed, self.seconds)
+        return self.kept[seed]
+
+    def other(self, seed: int) -> Piece:
+        """Another song than that of ``seed``, for comparison."""
+        return self.piece(FIRST + (seed - FIRST + self.count // 2) % self.count)
+
+    def source(self, wave: np.ndarray) -> Source:
+        return encode_source(self.vae, torch.from_numpy(np.ascontiguousarray(wave)))
+
+    def vae_trip(self, wave: np.ndarray) -> np.ndarray:
+        """What the autoencoder makes of ``wave``."""
+        latents = codec.encode(self.vae, torch.from_numpy(np.ascontiguousarray(wave))[None])
+        return codec.decode(self.vae, latents)[0, :, : wave.shape[1]].numpy()
+
+    def play(
+        self, model: DiffusionModel, conditioning: Conditioning, seed: int, settings: SamplerSettings | None = None
+    ) -> np.ndarray:
+        """Sound ``[2, N]``."""
+        made = sampler.sample(model, conditioning, settings, seed=seed)
+        return codec.decode(self.vae, made.latents)[0].numpy()
+
+    def song(self, song: Song, seed: int, model: DiffusionModel | None = None, **more: Any) -> np.ndarray:
+        model = model or self.turbo
+        return self.play(model, text2music.prepare(model, self.text, song, **more), seed)
+
+
+def key_of(song: Song) -> tuple[int, str]:
+    tonic, mode = song.key.split()
+    return TONICS[mode].index(tonic), mode
+
+
+def mono(wave: np.ndarray) -> np.ndarray:
+    return wave.mean(axis=0)
+
+
+def mean(values: Iterable[float]) -> float:
+    found = [float(value) for value in values]
+    return float(np.mean(found)) if found else float("nan")
+
+
+def in_tempo(wave: np.ndarray, song: Song) -> bool:
+    return measures.same_pulse(measures.tempo(mono(wave)), song.bpm)
+
+
+def nearer(wave: np.ndarray, right: np.ndarray, wrong: np.ndarray) -> bool:
+    """Whether ``wave`` sounds more like ``right`` than like ``wrong``."""
+    a, b, c = (measures.colour(mono(sound)) for sound in (wave, right, wrong))
+    return bool(np.abs(a - b).mean() < np.abs(a - c).mean())
+
+
+def followed(player: Player) -> list[Row]:
+    """Text to music: whether tempo, key, caption and lyrics do what they say."""
+    rows = []
+    for name, model in (("turbo", player.turbo), ("base", player.base)):
+        full, no_tempo, no_key, no_words = [], [], [], []
+        for seed in player.seeds:
+            asked = replace(player.piece(seed).song, caption=player.piece(seed).captions[0])
+            full.append(player.song(asked, seed, model))
+            no_tempo.append(player.song(replace(asked, bpm=None), seed, model))
+            no_key.append(player.song(replace(asked, key=""), seed, model))
+            no_words.append(player.song(replace(asked, caption="music"), seed, model))
+        pieces = [player.piece(seed) for seed in player.seeds]
+        asked = [piece.song for piece in pieces]
+
+        def share(judge: Callable[..., float], *lists: Sequence[Any]) -> float:
+            return mean(map(judge, *lists))
+
+        def right(wave: np.ndarray, song: Song) -> bool:
+            return measures.key(mono(wave)) == key_of(song)
+
+        def near(wave: np.ndarray, song: Song) -> float:
+            return measures.key_score(measures.key(mono(wave)), key_of(song))
+
+        def beat(wave: np.ndarray, song: Song) -> bool:
+            return abs(measures.tempo(mono(wave)) / song.bpm - 1) <= 0.02
+
+        own = [piece.mix for piece in pieces]
+        task = f"text2music, {name}"
+        for judge, measure, without in (
+            (beat, "tempo within 2 %", no_tempo),
+            (in_tempo, "tempo within 2 %, metrical level open", no_tempo),
+            (right, "key right", no_key),
+            (near, "key, MIREX score", no_key),
+        ):
+            values = [share(judge, waves, asked) for waves in (full, without, own)]
+            turned = share(judge, [own[(at + len(own) // 2) % len(own)] for at in range(len(own))], asked)
+            rows.append(Row(task, measure, *values, turned, len(full)))
+        others = [player.other(seed).mix for seed in player.seeds]
+        rows.append(
+            Row(
+                task,
+                "sounds more like the song of its caption than like another",
+                share(nearer, full, own, others),
+                share(nearer, no_words, own, others),
+                1.0,
+                0.5,
+                len(full),
+            )
+        )
+    return rows
+
+
+def followed_source(player: Player) -> list[Row]:
+    """Remix: whether the music follows its source, through the codes and past them."""
+    rows = []
+    for quantizer, name in ((True, "cover, through codes"), (False, "cover, without the quantizer")):
+        right, wrong, own = [], [], []
+        for seed in player.seeds:
+            piece, other = player.piece(seed), player.other(seed)
+            source = player.source(piece.mix)
+            song = replace(other.song, duration=player.seconds, lyrics=piece.song.lyrics, language=piece.song.language)
+            batch = remix.prepare(player.turbo, player.text, song, source, quantizer=quantizer)
+            wave = player.play(player.turbo, batch, seed)
+            right.append(measures.likeness(mono(wave), mono(piece.mix)))
+            wrong.append(measures.likeness(mono(player.song(song, seed)), mono(piece.mix)))
+            own.append(measures.likeness(mono(player.vae_trip(piece.mix)), mono(piece.mix)))
+        rows.append(
+            Row(name, "likeness to the source (log-mel)", mean(right), mean(wrong), mean(own), 0.0, len(right), "")
+        )
+    return rows
+
+
+def kept_outside(player: Player) -> list[Row]:
+    """Repaint: the rest exact, the region new, and no seam between them."""
+    first, last = 4.0, 8.0
+    a, b = int(first * measures.RATE), int(last * measures.RATE)
+    outside, inside, seams, own = [], [], [], []
+    for seed in player.seeds:
+        piece = player.piece(seed)
+        source = player.source(piece.mix)
+        batch = repaint.prepare(player.turbo, player.text, piece.song, source, first, last)
+        made = sampler.sample(player.turbo, batch, seed=seed)
+        wave = codec.splice(codec.decode(player.vae, made.latents)[0], batch.items[0].splice).numpy()
+        fade = batch.items[0].splice.fade
+        rest = np.r_[0 : a - fade, b + fade : piece.mix.shape[1]]
+        outside.append(np.array_equal(wave[:, rest], piece.mix[:, rest]))
+        difference = wave[:, a:b] - piece.mix[:, a:b]
+        inside.append(10 * np.log10((difference**2).mean() / ((piece.mix[:, a:b] ** 2).mean() + 1e-9) + 1e-9))
+        seams.append(seam(wave, (a, b)))
+        own.append(seam(piece.mix, (a, b)))
+    return [
+        Row("repaint", "the rest is the source, sample for sample", mean(outside), None, 1.0, None, len(outside)),
+        Row("repaint", "difference inside against the source", mean(inside), None, None, None, len(inside), "dB"),
+        Row("repaint", "change at the seams against the piece's median", mean(seams), None, mean(own), 1.0,
+            len(seams), "×"),
+    ]  # fmt: skip
+
+
+def seam(wave: np.ndarray, places: Sequence[int]) -> float:
+    """Spectral flux at ``places`` (samples) against the median of the piece."""
+    changes = measures.flux(mono(wave))
+    at = [changes[max(place // 960 - 2, 0) : place // 960 + 2].max() for place in places]
+    highest = [changes[i : i + 4].max() for i in range(len(changes) - 4)]
+    return float(np.mean(at) / np.median(highest))
+
+
+def taken_out(player: Player) -> list[Row]:
+    """Extract: how much of a stem comes out of a mix, against the mix itself and against what the autoencoder keeps."""
+    found: dict[str, list[tuple[float, float, float, float]]] = {}
+    for seed in player.seeds:
+        piece = player.piece(seed)
+        source = player.source(piece.mix)
+        names = list(piece.stems)
+        for track in names[seed % 2 :: 2]:
+            wave = player.play(player.base, extract.prepare(player.base, player.text, source, track), seed)
+            wrong = names[(names.index(track) + 1) % len(names)]
+            other = player.play(player.base, extract.prepare(player.base, player.text, source, wrong), seed)
+            stem = piece.stems[track]
+            found.setdefault(track, []).append(
+                tuple(measures.si_sdr(sound, stem) for sound in (wave, other, player.vae_trip(stem), piece.mix))
+            )
+    everything = [values for some in found.values() for values in some]
+    rows = [Row("extract", "SI-SDR, mean of all tracks", *np.mean(everything, 0), len(everything), "dB")]
+    for track in TRACKS:
+        if track in found:
+            rows.append(Row("extract", f"SI-SDR, {track}", *np.mean(found[track], 0), len(found[track]), "dB"))
+    return rows
+
+
+def added(player: Player, listener: Listener) -> list[Row]:
+    """Lego and complete: whether the track that was asked for is what is heard."""
+    one, wrong, own = [], [], []
+    asked_more, others_more = [], []
+    for seed in player.seeds:
+        piece = player.piece(seed)
+        names = list(piece.stems)
+        track = names[seed % len(names)]
+        rest = player.source(piece.mix - piece.stems[track])
+        song = replace(piece.song, caption=piece.stem_captions[track])
+        wave = player.play(player.base, lego.prepare(player.base, player.text, song, rest, track), seed)
+        one.append(TRACKS[int(np.argmax(listener.hears(wave)))] == track)
+        own.append(TRACKS[int(np.argmax(listener.hears(piece.stems[track])))] == track)
+        away = names[(seed + 1) % len(names)]
+        wave = player.play(player.base, lego.prepare(player.base, player.text, song, rest, away), seed)
+        wrong.append(TRACKS[int(np.argmax(listener.hears(wave)))] == track)
+        alone = player.source(piece.stems[track])
+        asked = [name for name in names if name != track]
+        wave = player.play(player.base, complete.prepare(player.base, player.text, piece.song, alone, asked), seed)
+        heard = listener.hears(wave)
+        asked_more += [heard[TRACKS.index(name)] > 0 for name in asked]
+        others_more += [heard[TRACKS.index(name)] > 0 for name in TRACKS if name not in names]
+    true, false = [], []
+    for seed in player.seeds:
+        heard, names = listener.hears(player.piece(seed).mix), player.piece(seed).stems
+        true += [heard[TRACKS.index(name)] > 0 for name in names]
+        false += [heard[TRACKS.index(name)] > 0 for name in TRACKS if name not in names]
+    return [
+        Row("lego", "the asked track is what is heard", mean(one), mean(wrong), mean(own), 1 / len(TRACKS), len(one)),
+        Row("complete", "a track that was asked for is heard", mean(asked_more), None, mean(true), None,
+            len(asked_more)),
+        Row("complete", "a track that was not asked for is heard", mean(others_more), None, mean(false), None,
+            len(others_more)),
+    ]  # fmt: skip
+
+
+def timed(player: Player) -> list[Row]:
+    """Lyric timing of songs whose times the composer knows."""
+    rows = []
+    for name, model in (("turbo", player.turbo), ("base", player.base)):
+        errors, spread = [], []
+        for seed in player.seeds:
+            piece = player.piece(seed)
+            if not piece.lines:
+                continue
+            batch = text2music.prepare(model, player.text, replace(piece.song, duration=player.seconds))
+            latents = player.source(piece.mix).latents[0]
+            lyrics = heard_lyrics(batch.items[0].prompt, batch.tokenizer)
+            frames = len(latents)
+            with use(player.host):
+                attention = lyric_attention(model, batch.items[0], latents, 0.125, lyrics, frames, player.host)
+            found = [line for line in timing.timed(batch, attention, lyrics, player.seconds).lines if not line.tag]
+            if len(found) == len(piece.lines):
+                errors += [abs(a.start - b.start) for a, b in zip(found, piece.lines, strict=True)]
+                even = np.linspace(0, player.seconds, len(piece.lines), endpoint=False)
+                spread += [abs(a - b.start) for a, b in zip(even, piece.lines, strict=True)]
+        task = f"lyric timing, {name}"
+        rows.append(
+            Row(task, "median error of a line's start", float(np.median(errors)), None, 0.0,
+                float(np.median(spread)), len(errors), "s")
+        )  # fmt: skip
+        within = [mean(e < 0.3 for e in values) for values in (errors, spread)]
+        rows.append(Row(task, "lines within 0.3 s", within[0], None, 1.0, within[1], len(errors)))
+    return rows
+
+
+def planned(player: Player) -> list[Row]:
+    """The planner: whether plans parse, whether its codes beat random ones, what it understands of codes."""
+    parsed, tempo, key, bpm, tonic = [], [], [], [], []
+    for seed in player.seeds:
+        piece = player.piece(seed)
+        asked = make_song(piece.captions[0], piece.song.lyrics, piece.song.language, duration=player.seconds)
+        thought = think.think(player.lm, asked, seeds=[seed])
+        song = thought.song
+        parsed.append(song.complete)
+        written = thought.codes
+        random = np.random.default_rng(seed).integers(
+            0, int(np.prod(player.turbo.config.fsq_input_levels)), len(written.for_item(0))
+        )
+        chance = code_tasks.Codes((tuple(int(code) for code in random),))
+        plain = replace(song, bpm=None, key="")
+        waves = [player.song(plain, seed, codes=codes) for codes in (written, chance)]
+        tempo.append([in_tempo(wave, song) for wave in waves])
+        key.append([measures.key_score(measures.key(mono(wave)), key_of(song)) for wave in waves])
+        heard = code_tasks.encode_codes(player.turbo, player.source(piece.mix).latents)
+        said = lm_songs.transcribe(player.lm, code_tasks.Codes((heard,))).song
+        bpm.append(
+            [measures.same_pulse(song_.bpm or 1, piece.song.bpm, 0.04) for song_ in (said, player.other(seed).song)]
+        )
+        tonic.append(
+            [s.key and measures.key_score(key_of(s), key_of(piece.song)) for s in (said, player.other(seed).song)]
+        )
+    count = len(parsed)
+    (tempo_codes, tempo_random), (key_codes, key_random) = np.mean(tempo, 0), np.mean(key, 0)
+    return [
+        Row("planner", "plans that parse", mean(parsed), None, 1.0, None, count),
+        Row("planner", "its codes alone keep its tempo (random codes: chance)", tempo_codes, None, None, tempo_random,
+            count),
+        Row("planner", "its codes alone keep its key, MIREX score", key_codes, None, None, key_random, count),
+        Row("planner", "tempo understood from codes, within 4 %", *np.mean(bpm, 0)[:1], None, 1.0,
+            np.mean(bpm, 0)[1], count),
+        Row("planner", "key understood from codes, MIREX score", *np.mean(tonic, 0)[:1], None, 1.0,
+            np.mean(tonic, 0)[1], count),
+    ]  # fmt: skip
+
+
+PARTS: dict[str, Callable[[Player], list[Row]]] = {
+    "text2music": followed,
+    "cover": followed_source,
+    "repaint": kept_outside,
+    "extract": taken_out,
+    "tracks": lambda player: added(player, taught(LESSONS)),
+    "timing": timed,
+    "planner": planned,
+}
+
+
+def evaluate(player: Player, parts: Iterable[str] = tuple(PARTS)) -> list[Row]:
+    """Rows of the table, in order."""
+    rows = []
+    for part in parts:
+        began = time.perf_counter()
+        rows += PARTS[part](player)
+        print(f"{part}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print the table, and keep it beside the numbers."""
+    parser = argparse.ArgumentParser(prog="python -m nano.evaluate", description="Measure the nano checkpoint.")
+    parser.add_argument("--models", type=Path, default=Path(__file__).parent.parent / "models" / "nano")
+    parser.add_argument("--pieces", type=int, default=40, help="songs that are asked for (default 40)")
+    parser.add_argument("--only", nargs="*", choices=tuple(PARTS), default=tuple(PARTS), help="parts of the table")
+    parser.add_argument("--out", type=Path, help="folder for table.md and rows.json")
+    given = parser.parse_args(arguments)
+    if given.pieces < 2:
+        parser.error("--pieces must be 2 or more: each song is compared with another one.")
+    rows = evaluate(Player(given.models, given.pieces), given.only)
+    print(table(rows))
+    if given.out:
+        given.out.mkdir(parents=True, exist_ok=True)
+        (given.out / "table.md").write_text(table(rows) + "\n", encoding="utf-8")
+        (given.out / "rows.json").write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
