@@ -29,6 +29,8 @@ SHARES = {
     "complete": 0.08,
 }
 """How often each task comes. ``cover`` is also text2music with codes: both hear latents that went through codes."""
+OF_STEMS = ("extract", "lego", "complete")
+"""What needs a song whose stems are known."""
 PLAYED_FAST = ("text2music", "cover", "cover-nofsq", "repaint")
 """What turbo models do."""
 REFERENCE = 0.15
@@ -72,7 +74,7 @@ def make_row(
     Args:
         silence: latents [frames, 64], at least as many as the song has. clip_frames: of reference clips.
     """
-    if task in ("extract", "lego", "complete") and not cached.stems:
+    if task in OF_STEMS and not cached.stems:
         task = "text2music"
     mix = cached.mix.float()
     frames = len(mix)

@@ -23,13 +23,13 @@ from acestep_graph.acestep_core.sampling.schedules import TURBO_SHIFTS, turbo_sc
 from acestep_graph.acestep_core.tokenizer import Tokenizer
 from acestep_graph.acestep_core.training.losses import draw_continuous, noisy, row_losses, unconditional
 
-from .conditions import PLAYED_FAST, SHARES, Batch, collate, make_row
+from .conditions import OF_STEMS, PLAYED_FAST, SHARES, Batch, collate, make_row
 from .run import Budget, Setup, autocast, draw, noise_of, train
 from .songs import Cached, grouped
 
 DIT, TURBO = "dit", "turbo"
-ROWS = 8
-RATE, WARMUP = 1.5e-3, 100
+ROWS = 16
+RATE, WARMUP = 1.5e-3, 200
 TURBO_RATE, TURBO_WARMUP = 2e-4, 50
 DROPOUT = 0.12
 """Share of rows without conditions, for guidance."""
@@ -170,8 +170,9 @@ class Examples:
         shares = np.array([SHARES[task] for task in tasks])
         rows = []
         for _ in range(self.rows):
-            song = self.songs[group[random.integers(len(group))]]
             task = tasks[random.choice(len(tasks), p=shares / shares.sum())]
+            fit = [index for index in group if task not in OF_STEMS or self.songs[index].stems] or group
+            song = self.songs[fit[random.integers(len(fit))]]
             rows.append(make_row(song, task, self.silence, self.tokenizer, random, self.clip_frames))
         return collate(rows, self.silence, self.clip_frames)
 

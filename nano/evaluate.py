@@ -33,7 +33,6 @@ from acestep_graph.acestep_core.song import Song, make_song
 from acestep_graph.acestep_core.tasks import codes as code_tasks
 from acestep_graph.acestep_core.tasks import complete, extract, lego, remix, repaint, text2music
 from acestep_graph.acestep_core.tasks.instructions import TRACKS
-from acestep_graph.acestep_core.tasks.reference import encode_reference
 from acestep_graph.acestep_core.tasks.source import Source, encode_source
 
 from . import measures
@@ -370,7 +369,7 @@ def planned(player: Player) -> list[Row]:
         tempo.append([in_tempo(wave, song) for wave in waves])
         key.append([measures.key_score(measures.key(mono(wave)), key_of(song)) for wave in waves])
         heard = code_tasks.encode_codes(player.turbo, player.source(piece.mix).latents)
-        said = lm_songs.transcribe(player.lm, code_tasks.Codes((heard,))).song
+        said = lm_songs.transcribe(player.lm, heard).song
         bpm.append(
             [measures.same_pulse(song_.bpm or 1, piece.song.bpm, 0.04) for song_ in (said, player.other(seed).song)]
         )

@@ -9,9 +9,9 @@ import pytest
 
 from acestep_graph.acestep_core import song as songs
 from acestep_graph.acestep_core.tasks.instructions import TRACKS
+from nano import measures
 from nano.compose import Piece, compose, main
 from nano.theory import TONICS
-from nano import measures
 
 RATE = 48000
 SECONDS = 14.0
