@@ -29,7 +29,6 @@ from .validate import needed_nodes, output_nodes, validate
 
 DONE, FAILED, BAD_REQUEST, CANCELLED = 0, 1, 2, 130
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
-DEMO_SECONDS = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,23 +108,20 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _prepare_demo(options: argparse.Namespace) -> None:
-    """Point ``options`` at the pack's first workflow and, where no models are found, at tiny random ones."""
-    from ..acestep_core.checkpoints import catalog
+    """Point ``options`` at the first workflow that the models at hand can play; say so where they are the nano ones."""
+    from ..acestep_core.checkpoints import bundled, catalog
 
-    options.workflow = str(WORKFLOWS / "custom.json")
-    if catalog.list_choices(_host(options), "dit"):
-        return
-    from ..acestep_core.checkpoints import demo
-
-    found, options.models = options.models, options.models / "demo"
-    demo.build(options.models)
-    options.set = [f"Song.duration={DEMO_SECONDS}", *options.set]
-    print(
-        f"No ACE-Step weights were found in {found}, so a tiny model with random weights is used.\n"
-        "It shows that everything works. It sounds like noise: real music needs the published weights, see\n"
-        "'acestep-graph models'.",
-        file=sys.stderr,
-    )
+    host = _host(options)
+    own = catalog.has_weights(host)
+    planners = [name for name in catalog.list_choices(host, "lm") if not (own and bundled.is_nano(name))]
+    options.workflow = str(WORKFLOWS / ("simple.json" if planners else "custom.json"))
+    if not own:
+        print(
+            f"No ACE-Step weights were found in {options.models}, so {bundled.NANO} plays: a small model that comes "
+            "with the project\nand was trained on music that the project composed itself. For real music get the "
+            "published weights, see\n'acestep-graph models'.",
+            file=sys.stderr,
+        )
 
 
 def _announcer(host: TerminalHost):

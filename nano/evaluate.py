@@ -26,6 +26,7 @@ from acestep_graph.acestep_core.lm import songs as lm_songs
 from acestep_graph.acestep_core.lm import think
 from acestep_graph.acestep_core.lyrics import timing
 from acestep_graph.acestep_core.lyrics.attention import heard_lyrics, lyric_attention
+from acestep_graph.acestep_core.result import splice
 from acestep_graph.acestep_core.sampling import sampler
 from acestep_graph.acestep_core.sampling.conditioning import Conditioning
 from acestep_graph.acestep_core.sampling.settings import SamplerSettings
@@ -237,7 +238,7 @@ def kept_outside(player: Player) -> list[Row]:
         source = player.source(piece.mix)
         batch = repaint.prepare(player.turbo, player.text, piece.song, source, first, last)
         made = sampler.sample(player.turbo, batch, seed=seed)
-        wave = codec.splice(codec.decode(player.vae, made.latents)[0], batch.items[0].splice).numpy()
+        wave = splice(codec.decode(player.vae, made.latents)[0], batch.items[0].splice).numpy()
         fade = batch.items[0].splice.fade
         rest = np.r_[0 : a - fade, b + fade : piece.mix.shape[1]]
         outside.append(np.array_equal(wave[:, rest], piece.mix[:, rest]))

@@ -61,8 +61,10 @@ class Cached:
         return self.mix.shape[0]
 
 
-def encoded_song(vae: OobleckVAE, seed: int, seconds: float, stems: int = STEMS) -> tuple[dict[str, Tensor], dict[str, object]]:
-    """Tensors and words of one song's file."""
+def encoded_song(
+    vae: OobleckVAE, seed: int, seconds: float, stems: int = STEMS
+) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """Tensors and words of one song's file, with so many ``stems``."""
     piece = compose(seed, seconds)
     random = np.random.default_rng([seed, 9])
     names = list(piece.stems)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..acestep_core import host
-from ..acestep_core.checkpoints import catalog
+from ..acestep_core.checkpoints import bundled, catalog
 from ..acestep_core.lm.backends import BACKENDS
 from ..acestep_core.memory.tiers import TIERS, best_planner, lm_size_of, tier_of
 from .widgets import LM, MODEL, ROOT, TEXT, VAE, choice, problem_of, socket, switch
@@ -63,22 +63,24 @@ def check_file(component: str, name: str | None, download: bool | None = False) 
 
 
 def find_file(component: str, name: str, download: bool = False) -> tuple[Path, str]:
-    """The file for a widget value, and a note where another layout of the same model stands in."""
-    here = host.current()
+    """The file for a widget value, and a note where another layout of the same model, or the nano model, stands in."""
+    here, model = host.current(), catalog.equivalents(name, component)
+    missing: Exception | None = None
     try:
         found = catalog.resolve(here, component, name)
-    except catalog.ModelNotFound:
-        model = catalog.equivalents(name, component)
-        if not (download and model):
-            raise
-        from ..acestep_core.checkpoints.download import download as fetch
+    except catalog.ModelNotFound as error:
+        missing = error
+    if missing or found.stands_in:
+        if download and model:
+            from ..acestep_core.checkpoints.download import download as fetch
 
-        fetch(model.id, here)
-        found = catalog.resolve(here, component, name)
-    note = f"{found.name} stands in for {found.substituted_for}: the same model." if found.substituted_for else ""
-    if note:
-        here.say(note)
-    return found.path, note
+            fetch(model.id, here)
+            found = catalog.resolve(here, component, name)
+        elif missing:
+            raise missing
+    if found.note:
+        here.say(found.note)
+    return found.path, found.note
 
 
 def fingerprint(component: str, name: str) -> str:
@@ -326,6 +328,7 @@ def fitting_planner() -> str:
         raise LookupError(f"There is no planner in {WHERE['lm']}. Get one: acestep-graph download acestep-5Hz-lm-0.6B")
     memory = here.memory_gb()
     tier = tier_of(memory) if memory else TIERS["tier5"]
+    names = [name for name in names if not bundled.is_nano(name)] or names
     return best_planner(names, tier) or min(names, key=lambda name: float(lm_size_of(name).rstrip("B")))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..host import Host
+from . import bundled
 from .contents import components_in
 from .header import GGUF, INDEX, SAFETENSORS, CheckpointError, weight_parts
 from .layouts import COMPONENTS
@@ -115,13 +116,21 @@ class Resolved:
         kind_of_folder: one of :data:`FOLDER_KINDS`' kinds.
         name: the name within that folder.
         path: the file; of a sharded model, its index.
-        substituted_for: the name asked for, where this is the same model in another layout; else None.
+        substituted_for: the name asked for, where this is the same model in another layout, or the nano model in place
+            of one that is not here; else None.
+        note: what the user should know of a substitution.
     """
 
     kind_of_folder: str
     name: str
     path: Path
     substituted_for: str | None = None
+    note: str = ""
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether this is the nano model in place of one that is not on this machine."""
+        return self.substituted_for is not None and bundled.is_nano(self.name)
 
 
 class ModelNotFound(LookupError):
@@ -288,20 +297,24 @@ def _published(name: str, component: str | None) -> PublishedModel | None:
 
 
 def list_choices(host: Host, component: str) -> list[str]:
-    """Names a loader offers for one component: published models first, in the catalog's order.
+    """Names a loader offers for one component: published models first, in the catalog's order, the nano model last.
 
     Only files that hold the component are named; a damaged file is left out. A sharded model is named by
     its index.
     """
-    return [offer.name for offer in _offers(host, component)]
+    return [*(offer.name for offer in _offers(host, component)), *bundled.names(component)]
 
 
 def resolve(host: Host, component: str, name: str) -> Resolved:
-    """The file for a chosen name: itself, else the same published model in another layout.
+    """The file for a chosen name: itself, else the same published model in another layout, else the nano model where
+    no weights of any kind are on this machine.
 
     Raises:
         ModelNotFound: there is neither, or the file of that name is damaged or something else.
     """
+    own = bundled.path_of(component, name)
+    if own:
+        return Resolved(bundled.NANO, name, own)
     refused: list[str] = []
     for kind in FOLDER_KINDS[component]:
         actual = _index_of(host, kind, name)
@@ -322,8 +335,23 @@ def resolve(host: Host, component: str, name: str) -> Resolved:
     wanted = equivalents(name, component)
     for offer in _offers(host, component) if wanted else ():
         if _model_of(offer, component) is wanted:
-            return Resolved(offer.kind_of_folder, offer.name, offer.path, substituted_for=name)
+            note = f"{offer.name} stands in for {name}: the same model."
+            return Resolved(offer.kind_of_folder, offer.name, offer.path, name, note)
+    nano = bundled.stand_in(component, wanted.kind if wanted else None)
+    if nano and not has_weights(host):
+        get = _to_get(component, wanted)
+        note = bundled.note(nano, name, f"acestep-graph download {get.id}")
+        return Resolved(bundled.NANO, nano, bundled.path_of(component, nano), name, note)
     raise ModelNotFound(_not_found(host, component, name, wanted))
+
+
+def has_weights(host: Host) -> bool:
+    """Whether there is any model file of the user's own, be it damaged."""
+    return any(_offers(host, component) for component in COMPONENTS) or bool(_damaged(host))
+
+
+def _to_get(component: str, wanted: PublishedModel | None) -> PublishedModel:
+    return wanted or next(model for model in MODELS if model.component == component)
 
 
 def describe_models(host: Host) -> str:
@@ -337,7 +365,10 @@ def describe_models(host: Host) -> str:
             present.add(model.id if model else None)
             label = f"{model.title}" if model else "own model"
             lines.append(f"  {offer.name}  ({label}; {_size(_bytes_on_disk(offer.path))}; {offer.path.parent})")
-        if not offers:
+        nano = ", ".join(bundled.names(component))
+        if nano:
+            lines.append(f"  {nano}  (comes with the project; plays where nothing else is)")
+        elif not offers:
             lines.append("  none")
     damaged = _damaged(host)
     if damaged:
@@ -358,7 +389,7 @@ def _offers(host: Host, component: str) -> list[Resolved]:
         for listed in host.list_models(kind):
             name = _index_of(host, kind, listed)
             path = host.find_model(kind, name)
-            if name in offers or path is None or _SHARD.search(name):
+            if name in offers or path is None or _SHARD.search(name) or bundled.holds(path):
                 continue
             try:
                 if component in components_in(path, _name_hint(name)):
@@ -432,7 +463,7 @@ def _not_found(host: Host, component: str, name: str, wanted: PublishedModel | N
     ]
     sentences.append(f"Looked in {', '.join(map(str, searched))}.")
     sentences.append(_there_is(host, component))
-    get = wanted or next(model for model in MODELS if model.component == component)
+    get = _to_get(component, wanted)
     command = f"acestep-graph download {get.id}"
     sentences.append(f"To get {'it' if wanted else get.title}: run `{command}` ({_size(get.bytes)})")
     if get.comfy:
