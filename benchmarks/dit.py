@@ -8,8 +8,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from acestep_graph.acestep_core.checkpoints.demo import DIT as TINY
-from acestep_graph.acestep_core.checkpoints.demo import randomize
 from acestep_graph.acestep_core.checkpoints.layouts import DIFFUSERS_RENAMES
 from acestep_graph.acestep_core.models.attention import Visible
 from acestep_graph.acestep_core.models.config import ModelConfig
@@ -19,6 +17,8 @@ from acestep_graph.acestep_core.sampling.conditioning import context, frames_of
 from acestep_graph.acestep_core.sampling.guidance import cfg
 from acestep_graph.acestep_core.sampling.noise import draw_noise
 from acestep_graph.acestep_core.sampling.settings import SamplerSettings
+from tests.tiny import DIT as TINY
+from tests.tiny import randomize
 
 from .side_by_side import Row, Setting, alternate, compare
 

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acestep_graph.acestep_core import tokenizer as tokenizers
-from acestep_graph.acestep_core.checkpoints.demo import LM as TINY
 from acestep_graph.acestep_core.checkpoints.handles import LanguageModel, LoadReport
 from acestep_graph.acestep_core.checkpoints.loading import place, without_weights
 from acestep_graph.acestep_core.host import Host
@@ -18,6 +17,7 @@ from acestep_graph.acestep_core.lm.settings import NO_INPUT, PlannerSettings
 from acestep_graph.acestep_core.lm.token_sampling import guide
 from acestep_graph.acestep_core.lm.vocabulary import vocabulary_of
 from acestep_graph.acestep_core.models.qwen3 import LM_SIZES, Qwen3, Qwen3Config
+from tests.tiny import LM as TINY
 
 from .side_by_side import Row, Setting, alternate
 

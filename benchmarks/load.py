@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from acestep_graph.acestep_core.checkpoints import loading
-from acestep_graph.acestep_core.checkpoints.demo import DIT as TINY
 from acestep_graph.acestep_core.models.acestep import AceStepModel
 from acestep_graph.acestep_core.models.config import ModelConfig
+from tests.tiny import DIT as TINY
 
 from .side_by_side import GB, Row
 

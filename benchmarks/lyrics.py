@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from acestep_graph.acestep_core.checkpoints.demo import randomize
 from acestep_graph.acestep_core.lyrics import alignment
 from acestep_graph.acestep_core.models.dit import DiT
 from acestep_graph.acestep_core.sampling.conditioning import context, frames_of
+from tests.tiny import randomize
 
 from .dit import SIZES
 from .side_by_side import GB, Row, Setting, alternate, compare

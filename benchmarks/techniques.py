@@ -12,7 +12,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from acestep_graph.acestep_core.checkpoints.demo import randomize
 from acestep_graph.acestep_core.host import Host
 from acestep_graph.acestep_core.lora.adapter import Change, LowRank
 from acestep_graph.acestep_core.lora.branch import Branch
@@ -25,6 +24,7 @@ from acestep_graph.acestep_core.sampling.conditioning import context, frames_of
 from acestep_graph.acestep_core.sampling.cuda_graph import GraphedVelocity
 from acestep_graph.acestep_core.sampling.noise import draw_noise
 from acestep_graph.acestep_core.sampling.settings import SamplerSettings
+from tests.tiny import randomize
 
 from .dit import CONDITION_TOKENS, SIZES
 from .side_by_side import GB, Row, Setting, alternate, compare

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from acestep_graph.acestep_core.checkpoints.demo import randomize
 from acestep_graph.acestep_core.checkpoints.layouts import DIFFUSERS_RENAMES
 from acestep_graph.acestep_core.models.dit import DiT
 from acestep_graph.acestep_core.sampling.conditioning import context, frames_of
@@ -20,6 +19,7 @@ from acestep_graph.acestep_core.training import losses
 from acestep_graph.acestep_core.training.adapters import Trainable, keep_little, twin
 from acestep_graph.acestep_core.training.optimizers import make_optimizer, take_step
 from acestep_graph.acestep_core.training.settings import TrainSettings
+from tests.tiny import randomize
 
 from .dit import CONDITION_TOKENS, SIZES, diffusers_copy
 from .side_by_side import Row, Setting, alternate, compare

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from acestep_graph.acestep_core import codec
-from acestep_graph.acestep_core.checkpoints.demo import published_vae, randomize
 from acestep_graph.acestep_core.checkpoints.handles import Autoencoder, LoadReport
 from acestep_graph.acestep_core.host import Host
 from acestep_graph.acestep_core.models import oobleck
 from acestep_graph.acestep_core.models.oobleck import OobleckConfig, OobleckVAE, ResidualUnit
 from acestep_graph.acestep_core.sampling.conditioning import frames_of
+from tests.tiny import published_vae, randomize
 
 from .side_by_side import Row, Setting, alternate, compare
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 
-from acestep_graph.acestep_core.checkpoints import demo, loading
+from acestep_graph.acestep_core.checkpoints import loading
 from acestep_graph.acestep_core.checkpoints.handles import Autoencoder
 from acestep_graph.acestep_core.models.oobleck import OobleckVAE
+from tests import tiny
 
 CHECKPOINTS = Path(__file__).resolve().parent / "fixtures" / "checkpoints"
 
@@ -34,4 +35,4 @@ def vae():
 @cache
 def small_vae():
     """The published structure with few channels: hundreds of times faster than the fixture's wide encoder."""
-    return Autoencoder(demo.randomize(OobleckVAE(demo.VAE), 3), vae().report)
+    return Autoencoder(tiny.randomize(OobleckVAE(tiny.VAE), 3), vae().report)

@@ -8,16 +8,17 @@ import torch
 
 from acestep_graph import headless
 from acestep_graph.acestep_core import audio
-from acestep_graph.acestep_core.checkpoints import demo
 from acestep_graph.acestep_core.host import Cancelled, Host
 from acestep_graph.acestep_core.memory.recovery import OutOfMemory
 from acestep_graph.headless.execute import Cache, NodeFailed
+from tests import tiny
 from tests.pack import ROOT
 
 STAGES = {
     "simple": ("Change what you like.duration=10", "Sampler.steps=2", "Save and play.format=flac"),
     "remix": ("Sampler.steps=2", "Save and play.format=flac"),
 }
+
 
 class Machine(Host):
     """Counts the moments at which it may be stopped, and stops at one of them."""
@@ -38,7 +39,7 @@ class Machine(Host):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    demo.build(folder)
+    tiny.build(folder)
     return folder
 
 

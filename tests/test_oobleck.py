@@ -7,10 +7,10 @@ import sys
 import pytest
 import torch
 
-from acestep_graph.acestep_core.checkpoints.demo import randomize
 from acestep_graph.acestep_core.models import oobleck
 from acestep_graph.acestep_core.models.oobleck import OobleckConfig, OobleckVAE, Snake
 from tests.pack import ROOT
+from tests.tiny import randomize
 
 SMALL = {"encoder_hidden_size": 4, "decoder_channels": 4, "decoder_input_channels": 2}
 

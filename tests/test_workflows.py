@@ -9,12 +9,12 @@ import torch
 
 from acestep_graph import headless
 from acestep_graph.acestep_core import audio
-from acestep_graph.acestep_core.checkpoints import demo
 from acestep_graph.acestep_core.host import Host
 from acestep_graph.acestep_core.lora.adapter import low_rank
 from acestep_graph.acestep_core.lora.writing import write_file
 from acestep_graph.headless.declared import node_table, saved_widgets
 from acestep_graph.headless.execute import Cache
+from tests import tiny
 from tests.pack import ROOT
 
 FILES = sorted((ROOT / "workflows").glob("*.json"))
@@ -24,7 +24,7 @@ each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    demo.build(folder)
+    tiny.build(folder)
     return folder
 
 
@@ -225,10 +225,10 @@ def test_a_lora_changes_the_music_and_leaves_no_trace(model_folder, tmp_path):
     """With it another piece; at strength 0, switched off, or without any, the same piece bit for bit."""
     models = tmp_path / "models"
     shutil.copytree(model_folder, models)
-    width, heads = demo.DIT.hidden_size, demo.DIT.num_attention_heads * demo.DIT.head_dim
+    width, heads = tiny.DIT.hidden_size, tiny.DIT.num_attention_heads * tiny.DIT.head_dim
     draw = torch.Generator().manual_seed(1)
     pair = (torch.randn(heads, 4, generator=draw), torch.randn(4, width, generator=draw))
-    names = [f"layers.{layer}.self_attn.q_proj" for layer in range(demo.DIT.num_hidden_layers)]
+    names = [f"layers.{layer}.self_attn.q_proj" for layer in range(tiny.DIT.num_hidden_layers)]
     adapter = low_rank("style", dict.fromkeys(names, pair), width, alpha=4.0)
     (models / "loras").mkdir()
     write_file(adapter, models / "loras" / "style.safetensors")

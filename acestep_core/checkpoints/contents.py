@@ -39,7 +39,7 @@ LM_VOCABULARY = range(151_937, 218_000)
 """Rows of a language model with audio codes: 217204 as published."""
 TEXT_WIDTH = 1024
 """Width of the published embedding model. Wider ones with the same vocabulary are other models; narrower ones are
-small models of this family, such as the demo's."""
+small models of this family, such as the nano ones."""
 LATENT_CHANNELS = 64
 HOP = 1920
 """Samples a latent frame: tells this VAE from Stable Audio's, whose keys are the same and hop is 2048."""

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 if not os.environ.get("COMFYUI_PATH"):
     pytest.skip("needs a ComfyUI checkout: set COMFYUI_PATH (see tests/canvas/README.md)", allow_module_level=True)
 
-from acestep_graph.acestep_core.checkpoints import demo
+from tests import tiny
 from tests.canvas.server import ROOT, Client, ComfyServer, Refused
 from tests.canvas.test_workflows import demo_models, to_api
 
@@ -32,7 +32,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     demo_models(folder)
     tensors = load_file(folder / "diffusion_models" / PLAIN)
-    config = {name: value for name, value in asdict(demo.DIT).items() if value is not None}
+    config = {name: value for name, value in asdict(tiny.DIT).items() if value is not None}
     matrices = [name for name in tensors if name.endswith("_proj.weight") and ".layers." in name]
     packed = {name: tensors[name].to(torch.float8_e4m3fn) for name in matrices}
     scales = {name.removesuffix("weight") + "scale_weight": torch.ones(()) for name in matrices}

@@ -62,7 +62,7 @@ def needs_browser(test: Any) -> Any:
 
 def demo_models(folder: Path) -> None:
     """Tiny random checkpoints under the file names that the workflows ask for."""
-    from acestep_graph.acestep_core.checkpoints.demo import build
+    from tests.tiny import build
 
     build(folder)
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from acestep_graph.acestep_core.checkpoints import demo
 from acestep_graph.acestep_core.models.acestep import AceStepModel
 from acestep_graph.acestep_core.models.oobleck import OobleckVAE
 from acestep_graph.acestep_core.models.qwen3 import Qwen3
+from tests import tiny
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "checkpoints"
 FORMS = ("safetensors", "sharded", "bin", "sharded bin")
@@ -71,14 +71,14 @@ def _read(name: str) -> Part:
 
 def published_like(xl: bool = False) -> Family:
     """Random models with the published window, quantizer and vocabularies, stored in bfloat16."""
-    dit = replace(demo.DIT, is_turbo=True, **(XL if xl else {}))
-    lm = replace(demo.TEXT, vocab_size=217204)
+    dit = replace(tiny.DIT, is_turbo=True, **(XL if xl else {}))
+    lm = replace(tiny.TEXT, vocab_size=217204)
     made = []
     for seed, (network, config) in enumerate(
-        ((AceStepModel, dit), (Qwen3, demo.TEXT), (OobleckVAE, demo.VAE), (Qwen3, lm))
+        ((AceStepModel, dit), (Qwen3, tiny.TEXT), (OobleckVAE, tiny.VAE), (Qwen3, lm))
     ):
-        module = demo.randomize(network(config), seed)
-        tensors = {name: tensor.bfloat16() for name, tensor in demo.published_vae(module).items()}
+        module = tiny.randomize(network(config), seed)
+        tensors = {name: tensor.bfloat16() for name, tensor in tiny.published_vae(module).items()}
         made.append(Part(tensors, {key: value for key, value in asdict(config).items() if value is not None}))
     return Family(f"acestep-v15-{'xl-' * xl}turbo", *made)
 

@@ -12,7 +12,7 @@ from hypothesis import given as hypothesis_given
 from hypothesis import strategies as st
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from acestep_graph.acestep_core.checkpoints import catalog, contents, demo, loading
+from acestep_graph.acestep_core.checkpoints import catalog, contents, loading
 from acestep_graph.acestep_core.checkpoints.gguf_header import gguf_header
 from acestep_graph.acestep_core.checkpoints.header import CheckpointError
 from acestep_graph.acestep_core.host import Host
@@ -21,12 +21,13 @@ from acestep_graph.acestep_core.memory import quantize
 from acestep_graph.acestep_core.memory.packed import PackedLinear
 from acestep_graph.acestep_core.models.acestep import AceStepModel
 from acestep_graph.acestep_core.models.qwen3 import Qwen3
+from tests import tiny
 from tests.checkpoints import gguf_files, layouts
 from tests.lora import making
 
 gguf = pytest.importorskip("gguf")
 WIDE = replace(
-    demo.DIT, **{"hidden_size": 256, "intermediate_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2},
+    tiny.DIT, **{"hidden_size": 256, "intermediate_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2},
     **{"head_dim": 64, "text_hidden_dim": 256, "fsq_dim": 256, "is_turbo": True},
 )  # fmt: skip
 EXTRA_SILENCE = 40
@@ -43,7 +44,7 @@ class In(Host):
 
 @pytest.fixture(scope="module")
 def wide():
-    module = demo.randomize(AceStepModel(WIDE), 5)
+    module = tiny.randomize(AceStepModel(WIDE), 5)
     tensors = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     return {**tensors, "silence_latent": making.draw(EXTRA_SILENCE, 64)}
 
@@ -350,7 +351,7 @@ def test_a_gguf_file_stands_in_where_there_is_nothing_else(tmp_path, wide):
     name = "acestep_v1.5_turbo.safetensors"
     found = catalog.resolve(host, "dit", name)
     assert (found.name, found.substituted_for) == ("acestep-v15-turbo-Q4_K_M.gguf", name)
-    demo.build(tmp_path)
+    tiny.build(tmp_path)
     assert catalog.list_choices(host, "dit")[:3] == [
         name,
         "acestep-v15-turbo-Q4_K_M.gguf",

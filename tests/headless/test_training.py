@@ -13,7 +13,6 @@ import torch
 import yaml
 
 from acestep_graph.acestep_core import audio
-from acestep_graph.acestep_core.checkpoints import demo
 from acestep_graph.acestep_core.host import Host
 from acestep_graph.acestep_core.training import trainer
 from acestep_graph.acestep_core.training.items import save_item
@@ -21,7 +20,7 @@ from acestep_graph.acestep_core.training.lock import locked
 from acestep_graph.acestep_core.training.loss_log import read_points
 from acestep_graph.acestep_core.training.preprocess import load_folder
 from acestep_graph.headless import cli, training
-from tests import models
+from tests import models, tiny
 from tests.pack import ROOT
 from tests.training.making import SETTINGS, items, outcome, run
 
@@ -128,7 +127,7 @@ def test_bad_requests_end_with_2_and_a_sentence(place, capsys, monkeypatch, argu
 
 def test_songs_become_tensors_and_an_adapter_with_samples(tmp_path, capsys, monkeypatch):
     """With the models of a first try, whose files carry no silence."""
-    demo.build(tmp_path / "models")
+    tiny.build(tmp_path / "models")
     for number in range(2):
         audio.write(tmp_path / "songs" / f"{number}.wav", 0.1 * torch.randn(2, 48000 * 6), 48000)
         (tmp_path / "songs" / f"{number}.caption.txt").write_text("slow folk")

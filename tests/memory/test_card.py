@@ -7,8 +7,8 @@ import torch
 
 from acestep_graph import headless
 from acestep_graph.acestep_core import audio
-from acestep_graph.acestep_core.checkpoints import demo
 from acestep_graph.acestep_core.host import Host
+from tests import tiny
 from tests.pack import ROOT
 
 backend = pytest.importorskip("torch.utils.backend_registration")
@@ -35,7 +35,7 @@ class CardHost(Host):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    demo.build(folder)
+    tiny.build(folder)
     return folder
 
 

@@ -6,11 +6,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from acestep_graph.acestep_core.checkpoints.demo import DIT, randomize
 from acestep_graph.acestep_core.memory import streaming
 from acestep_graph.acestep_core.memory.quantize import int8_bytes
 from acestep_graph.acestep_core.models.acestep import AceStepModel
 from acestep_graph.nodes.comfy_host import ComfyHost
+from tests.tiny import DIT, randomize
 
 META = torch.device("meta")
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from acestep_graph.acestep_core.checkpoints.demo import DIT, randomize
 from acestep_graph.acestep_core.host import Host
 from acestep_graph.acestep_core.lora.apply import with_adapter
 from acestep_graph.acestep_core.memory import streaming
@@ -19,6 +18,7 @@ from acestep_graph.acestep_core.sampling import loop
 from acestep_graph.acestep_core.sampling.sampler import sample
 from tests import results
 from tests.lora import making
+from tests.tiny import DIT, randomize
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch._dynamo
 
-from acestep_graph.acestep_core.checkpoints.demo import DIT, randomize
 from acestep_graph.acestep_core.host import Host
 from acestep_graph.acestep_core.lora.apply import active, with_adapter
 from acestep_graph.acestep_core.memory import streaming
@@ -18,6 +17,7 @@ from acestep_graph.acestep_core.sampling.settings import SamplerSettings
 from acestep_graph.nodes.speed import CompileModel
 from tests import results
 from tests.lora import making
+from tests.tiny import DIT, randomize
 
 WINDOWED_AND_FULL = 2
 

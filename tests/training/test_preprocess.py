@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from acestep_graph.acestep_core import audio, codec
-from acestep_graph.acestep_core.checkpoints import demo
 from acestep_graph.acestep_core.checkpoints.handles import Autoencoder
 from acestep_graph.acestep_core.host import Cancelled, Host
 from acestep_graph.acestep_core.memory.recovery import OutOfMemory
@@ -22,7 +21,7 @@ from acestep_graph.acestep_core.tasks.reference import encode_reference
 from acestep_graph.acestep_core.training import preprocess as pre
 from acestep_graph.acestep_core.training.items import ItemError, load_item
 from acestep_graph.acestep_core.training.preprocess import PreprocessSettings, Recording
-from tests import models
+from tests import models, tiny
 
 SONGS = {
     "tide.wav": make_song("hrbrtape, slow folk", "[Verse]\nGrey boats", "en", bpm=84, key="D major", time_signature=4),
@@ -36,8 +35,8 @@ SETTINGS = PreprocessSettings(max_seconds=11, tile=128)
 @cache
 def narrow_vae():
     """The published structure with next to no channels: every test encodes half a minute."""
-    config = replace(demo.VAE, encoder_base_channels=1, channel_multiples=(1, 1, 1, 1, 1), decoder_channels=1)
-    return Autoencoder(demo.randomize(OobleckVAE(config), 3), models.vae().report)
+    config = replace(tiny.VAE, encoder_base_channels=1, channel_multiples=(1, 1, 1, 1, 1), decoder_channels=1)
+    return Autoencoder(tiny.randomize(OobleckVAE(config), 3), models.vae().report)
 
 
 @pytest.fixture

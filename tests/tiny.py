@@ -1,4 +1,4 @@
-"""A tiny checkpoint with random weights, to try the machinery before the real weights are there.
+"""A tiny checkpoint with random weights, to test and to measure the machinery in seconds.
 
 It has every part of the real one under the published file names, loads through the same code, and sounds like
 noise.
@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..models.acestep import AceStepModel
-from ..models.config import ModelConfig
-from ..models.oobleck import OobleckConfig, OobleckVAE, Snake
-from ..models.qwen3 import LM_SIZES, Qwen3, Qwen3Config
-from .weights import CONFIG_KEY
+from acestep_graph.acestep_core.checkpoints.weights import CONFIG_KEY
+from acestep_graph.acestep_core.models.acestep import AceStepModel
+from acestep_graph.acestep_core.models.config import ModelConfig
+from acestep_graph.acestep_core.models.oobleck import OobleckConfig, OobleckVAE, Snake
+from acestep_graph.acestep_core.models.qwen3 import LM_SIZES, Qwen3, Qwen3Config
 
 DIT = ModelConfig(
     hidden_size=64,
@@ -68,7 +68,7 @@ def build(folder: Path, seed: int = 0) -> list[Path]:
         if config is LM:
             let_replies_end(module)
         tensors = {prefix + key: value.to(torch.bfloat16) for key, value in published_vae(module).items()}
-        about = {"about": "random weights of acestep-graph's demo; sounds like noise"}
+        about = {"about": "random weights for tests; sounds like noise"}
         if config is DIT:
             about[CONFIG_KEY] = json.dumps(asdict(config))
         save_file(tensors, path, metadata=about)
