@@ -448,7 +448,7 @@ def _damaged(host: Host) -> list[str]:
         for name in host.list_models(kind):
             path = host.find_model(kind, name)
             try:
-                if path is not None and path.name.endswith((*SAFETENSORS, GGUF, INDEX)):
+                if path is not None and path.name.endswith((*SAFETENSORS, GGUF, INDEX)) and not bundled.holds(path):
                     components_in(path)
             except CheckpointError as error:
                 reasons.append(str(error))
