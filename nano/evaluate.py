@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -24,6 +25,7 @@ from acestep_graph.acestep_core.checkpoints.handles import DiffusionModel
 from acestep_graph.acestep_core.host import Host, use
 from acestep_graph.acestep_core.lm import songs as lm_songs
 from acestep_graph.acestep_core.lm import think
+from acestep_graph.acestep_core.lora.apply import with_adapter
 from acestep_graph.acestep_core.lyrics import timing
 from acestep_graph.acestep_core.lyrics.attention import heard_lyrics, lyric_attention
 from acestep_graph.acestep_core.result import splice
@@ -35,6 +37,9 @@ from acestep_graph.acestep_core.tasks import codes as code_tasks
 from acestep_graph.acestep_core.tasks import complete, extract, lego, remix, repaint, text2music
 from acestep_graph.acestep_core.tasks.instructions import TRACKS
 from acestep_graph.acestep_core.tasks.source import Source, encode_source
+from acestep_graph.acestep_core.training.items import TrainItem
+from acestep_graph.acestep_core.training.settings import TrainSettings
+from acestep_graph.acestep_core.training.trainer import train
 
 from . import measures
 from .compose import Piece, compose
@@ -156,10 +161,11 @@ def nearer(wave: np.ndarray, right: np.ndarray, wrong: np.ndarray) -> bool:
     return bool(np.abs(a - b).mean() < np.abs(a - c).mean())
 
 
-def followed(player: Player) -> list[Row]:
+def followed(player: Player, kinds: Sequence[str] = ("turbo", "base")) -> list[Row]:
     """Text to music: whether tempo, key, caption and lyrics do what they say."""
     rows = []
-    for name, model in (("turbo", player.turbo), ("base", player.base)):
+    for name in kinds:
+        model = getattr(player, name)
         full, no_tempo, no_key, no_words = [], [], [], []
         for seed in player.seeds:
             asked = replace(player.piece(seed).song, caption=player.piece(seed).captions[0])
@@ -391,6 +397,39 @@ def planned(player: Player) -> list[Row]:
     ]  # fmt: skip
 
 
+TRAINING = TrainSettings(
+    rank=16,
+    alpha=32.0,
+    dropout=0.0,
+    learning_rate=2e-3,
+    warmup_steps=10,
+    epochs=300,
+    condition_dropout=0.0,
+    gradient_checkpointing=False,
+    save_every=1000,
+    save_minutes=0.0,
+)
+"""One song, by heart."""
+
+
+def learned(player: Player, count: int = 4) -> list[Row]:
+    """A LoRA of one song: whether it is what is played afterwards."""
+    with_it, without, own = [], [], []
+    for seed in player.seeds[:count]:
+        piece, model = player.piece(seed), player.base
+        batch = text2music.prepare(model, player.text, piece.song)
+        latents = player.source(piece.mix).latents[0]
+        item = TrainItem(piece.song.caption, latents, batch.items[0].conditions.sequence[0].cpu())
+        with tempfile.TemporaryDirectory() as folder, use(Host(models=player.models, output=folder, device="cpu")):
+            adapter = train(model, [item], TRAINING, Path(folder) / "song").adapter
+        tuned = with_adapter(model, adapter, 1.0)
+        for heard, lists in ((tuned, with_it), (model, without)):
+            lists.append(measures.likeness(mono(player.play(heard, batch, seed)), mono(piece.mix)))
+        own.append(measures.likeness(mono(player.vae_trip(piece.mix)), mono(piece.mix)))
+    measure = "likeness to the one song it was trained on (log-mel)"
+    return [Row("LoRA", measure, mean(with_it), mean(without), mean(own), 0.0, len(own), "")]
+
+
 PARTS: dict[str, Callable[[Player], list[Row]]] = {
     "text2music": followed,
     "cover": followed_source,
@@ -399,6 +438,7 @@ PARTS: dict[str, Callable[[Player], list[Row]]] = {
     "tracks": lambda player: added(player, taught(LESSONS)),
     "timing": timed,
     "planner": planned,
+    "lora": learned,
 }
 
 
