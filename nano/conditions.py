@@ -20,12 +20,12 @@ from acestep_graph.acestep_core.tokenizer import Tokenizer
 from .songs import Cached
 
 SHARES = {
-    "text2music": 0.36,
-    "cover": 0.18,
-    "cover-nofsq": 0.02,
-    "repaint": 0.14,
-    "extract": 0.12,
-    "lego": 0.1,
+    "text2music": 0.32,
+    "cover": 0.14,
+    "cover-nofsq": 0.03,
+    "repaint": 0.13,
+    "extract": 0.18,
+    "lego": 0.12,
     "complete": 0.08,
 }
 """How often each task comes. ``cover`` is also text2music with codes: both hear latents that went through codes."""

@@ -35,6 +35,9 @@ DROPOUT = 0.12
 """Share of rows without conditions, for guidance."""
 GUIDE = 0.05
 """Weight of the loss that teaches some heads to follow the lyrics."""
+QUIET = 0.3
+"""Power of a target below which its error counts no more than by its own size: stems are quieter than mixes, and would
+hardly be learned beside them."""
 TEACHER_GUIDANCE = 2.5
 
 
@@ -131,7 +134,9 @@ def losses_of(maker: Maker, batch: Batch, silence: Tensor, noise: torch.Generato
         sequence = unconditional(known.sequence, maker.dit.null_condition_emb, drawn.dropped)
         context = through_codes(maker.dit, batch, silence)
         made = velocity(maker.dit, noisy(batch.target, drawn), context, sequence, call, drawn.t)
-    flow = row_losses(made, batch.target, drawn).mean()
+    errors = row_losses(made, batch.target, drawn)
+    weight = 1 / (batch.target.square().mean(dim=(1, 2)) + QUIET)
+    flow = (errors * weight).sum() / weight.sum()
     guide = following(call.seen, batch.sung & ~drawn.dropped[:, None, None], 1 - drawn.t)
     return {"loss": flow + GUIDE * guide, "flow": flow, "guide": guide}
 
