@@ -29,7 +29,7 @@ from .run import Budget, Setup, weights_of
 from .sizes import SIZES, Sizes
 from .weights import begin
 
-SHARES = {"vae": 0.28, "songs": 0.1, "tokenizer": 0.03, "dit": 0.41, "turbo": 0.09, "lm": 0.09}
+SHARES = {"vae": 0.16, "songs": 0.09, "tokenizer": 0.02, "dit": 0.58, "turbo": 0.08, "lm": 0.07}
 """How ``all`` divides its minutes."""
 STAGES = (*SHARES, "export")
 MOST_SONGS = 4000
@@ -188,7 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Train a stage, or all of them."""
     parser = argparse.ArgumentParser(prog="python -m nano.train", description="Train the nano checkpoint.")
     parser.add_argument("stage", choices=(*STAGES, "all"))
-    parser.add_argument("--minutes", type=float, default=90.0, help="how long the stage, or all of them, may train")
+    parser.add_argument("--minutes", type=float, default=120.0, help="how long the stage, or all of them, may train")
     parser.add_argument("--steps", type=int, help="train a stage for so many steps instead")
     parser.add_argument("--out", type=Path, default=Path("runs/nano"), help="folder of the run")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
