@@ -1,4 +1,4 @@
-"""The shipped workflows: as the builder makes them, complete, and running on tiny models without ComfyUI."""
+"""The shipped workflows: as the builder makes them, complete, and running without ComfyUI on tiny and nano models."""
 
 import json
 import runpy
@@ -14,6 +14,7 @@ from acestep_graph.acestep_core.lora.adapter import low_rank
 from acestep_graph.acestep_core.lora.writing import write_file
 from acestep_graph.headless.declared import node_table, saved_widgets
 from acestep_graph.headless.execute import Cache
+from nano.sizes import NANO
 from tests import tiny
 from tests.pack import ROOT
 
@@ -21,11 +22,23 @@ FILES = sorted((ROOT / "workflows").glob("*.json"))
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 
 
-@pytest.fixture(scope="session")
-def model_folder(tmp_path_factory):
+NANO_TOO = ["tiny", pytest.param("nano", marks=pytest.mark.release)]
+
+
+@pytest.fixture(scope="session", params=NANO_TOO)
+def model_folder(request, tmp_path_factory):
+    """The tiny models; or no models, where the nano ones that come with the project play."""
     folder = tmp_path_factory.mktemp("models")
-    tiny.build(folder)
+    if request.param == "tiny":
+        tiny.build(folder)
     return folder
+
+
+@pytest.fixture
+def tiny_models(model_folder):
+    if not any(model_folder.iterdir()):
+        pytest.skip("needs models of which one can be taken away")
+    return model_folder
 
 
 def test_the_files_are_what_the_builder_makes():
@@ -138,9 +151,9 @@ def test_a_lora_is_trained_and_then_used(model_folder, tmp_path):
 NEEDS_PLANNER = ("simple", "think", "best-of", "transcribe", "train-lora")
 
 
-def test_without_a_planner_only_its_workflows_stop_and_say_what_to_download(model_folder, tmp_path):
+def test_without_a_planner_only_its_workflows_stop_and_say_what_to_download(tiny_models, tmp_path):
     lean = tmp_path / "models"
-    shutil.copytree(model_folder, lean, ignore=shutil.ignore_patterns("qwen_1.7b*"))
+    shutil.copytree(tiny_models, lean, ignore=shutil.ignore_patterns("qwen_1.7b*"))
     host = Host(models=lean, output=tmp_path / "out", device="cpu")
     for file in FILES:
         if file.stem in NEEDS_PLANNER:  # train-lora asks it for captions
@@ -225,10 +238,11 @@ def test_a_lora_changes_the_music_and_leaves_no_trace(model_folder, tmp_path):
     """With it another piece; at strength 0, switched off, or without any, the same piece bit for bit."""
     models = tmp_path / "models"
     shutil.copytree(model_folder, models)
-    width, heads = tiny.DIT.hidden_size, tiny.DIT.num_attention_heads * tiny.DIT.head_dim
+    config = tiny.DIT if any(model_folder.iterdir()) else NANO.dit
+    width, heads = config.hidden_size, config.num_attention_heads * config.head_dim
     draw = torch.Generator().manual_seed(1)
     pair = (torch.randn(heads, 4, generator=draw), torch.randn(4, width, generator=draw))
-    names = [f"layers.{layer}.self_attn.q_proj" for layer in range(tiny.DIT.num_hidden_layers)]
+    names = [f"layers.{layer}.self_attn.q_proj" for layer in range(config.num_hidden_layers)]
     adapter = low_rank("style", dict.fromkeys(names, pair), width, alpha=4.0)
     (models / "loras").mkdir()
     write_file(adapter, models / "loras" / "style.safetensors")
