@@ -54,10 +54,10 @@ def same_pulse(measured: float, asked: float, tolerance: float = 0.02) -> bool:
 
 
 def chroma(wave: np.ndarray) -> np.ndarray:
-    """Strength ``[12]`` of each pitch class in ``wave [N]``, C first, from 55 to 1000 Hz."""
+    """Strength ``[12]`` of each pitch class in ``wave [N]``, C first, from 110 to 1500 Hz."""
     spectrum = spectrogram(wave, 16384, 8192)
     frequency = np.fft.rfftfreq(16384, 1 / RATE)
-    used = (frequency > 55) & (frequency < 1000)
+    used = (frequency > 110) & (frequency < 1500)
     middle = spectrum[:, 1:-1]
     peaks = np.where((middle >= spectrum[:, :-2]) & (middle > spectrum[:, 2:]), middle, 0)
     level = np.pad(peaks, ((0, 0), (1, 1)))[:, used].sum(axis=0)
