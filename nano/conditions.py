@@ -20,9 +20,9 @@ from acestep_graph.acestep_core.tokenizer import Tokenizer
 from .songs import Cached
 
 SHARES = {
-    "text2music": 0.32,
-    "cover": 0.14,
-    "cover-nofsq": 0.03,
+    "text2music": 0.2,
+    "cover": 0.27,
+    "cover-nofsq": 0.02,
     "repaint": 0.13,
     "extract": 0.18,
     "lego": 0.12,
