@@ -25,6 +25,9 @@ GROUPS = 512
 RATE, WARMUP = 2e-3, 100
 EVEN = 0.1
 """Weight of the loss for an even use of all codes."""
+BEAT = 12.0
+"""Weight of the error of what all channels have in common in a frame: there the rhythm is, which would be one of 64
+voices otherwise."""
 FLOOR = 0.05
 """Power below which a channel counts as silent; its mean is 1."""
 
@@ -65,14 +68,17 @@ def unevenness(bounded: Tensor) -> Tensor:
 def losses_of(coder: Coder, latents: Tensor, wanted: Tensor) -> dict[str, Tensor]:
     """Losses of groups [B, 5, 64] of latents against what is wanted of them, [B, 5, 64].
 
-    Returns: the squared error, and as a figure how many different codes come to a group of the batch.
+    Returns: the squared errors, and as a figure how many different codes come to a group of the batch.
     """
     pooled = coder.tokenizer.pooled(latents, latents[0])
     values, index, bounded = quantized_through(coder.tokenizer.quantizer, pooled)
-    error, uneven = F.mse_loss(coder.detokenizer(values), wanted), unevenness(bounded.flatten(0, -2))
+    made = coder.detokenizer(values)
+    error, uneven = F.mse_loss(made, wanted), unevenness(bounded.flatten(0, -2))
+    beat = F.mse_loss(made.mean(-1), wanted.mean(-1))
     return {
-        "loss": error + EVEN * uneven,
+        "loss": error + BEAT * beat + EVEN * uneven,
         "error": error,
+        "beat": beat,
         "uneven": uneven,
         "codes": torch.tensor(index.unique().numel() / index.numel()),
     }
