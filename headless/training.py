@@ -170,7 +170,7 @@ def _samples(plan: Plan, text: TextEncoder, vae: Autoencoder) -> Samples:
 
 def _file(name: str, component: str, host: TerminalHost) -> Path:
     """The file of a name or path; of the first model of its kind where ``name`` is empty."""
-    from ..acestep_core.checkpoints import catalog
+    from ..acestep_core.checkpoints import bundled, catalog
 
     if name and Path(name).exists():
         return Path(name)
@@ -181,7 +181,10 @@ def _file(name: str, component: str, host: TerminalHost) -> Path:
             f"There is no {catalog.COMPONENTS[component]} in {host.models}. Say where models are with --models, or "
             "fetch one: acestep-graph download turbo"
         )
-    return catalog.resolve(host, component, wanted).path
+    found = catalog.resolve(host, component, wanted)
+    if found.note or (not name and bundled.is_nano(wanted)):
+        host.say(found.note or f"There are no weights in {host.models}: {wanted} is used.")
+    return found.path
 
 
 def _model(name: str, kind: str, host: TerminalHost, precision: str = "auto") -> DiffusionModel:

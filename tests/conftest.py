@@ -6,3 +6,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads stall ti
 from tests import pack  # noqa: E402
 
 pack.load()
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture
+def without_nano(tmp_path, monkeypatch):
+    """An installation that came without the nano weights."""
+    from acestep_graph.acestep_core.checkpoints import bundled
+
+    monkeypatch.setattr(bundled, "FOLDER", tmp_path / "no nano")

@@ -117,6 +117,7 @@ def test_bad_sampler_values_are_answered_before_the_queue(steps, scale, shift, t
     assert answer is True or "timesteps" in answer
 
 
+@pytest.mark.usefixtures("without_nano")
 def test_a_missing_model_says_where_to_put_it_and_how_to_get_it(tmp_path):
     loader = NODES["ACEStepLoadModels"][0]
     with use(Host(models=tmp_path)):
@@ -194,6 +195,7 @@ def test_bad_planner_values_are_answered_before_the_queue(temperature, top_k, to
         assert "allowed is" in answer
 
 
+@pytest.mark.usefixtures("without_nano")
 def test_without_a_planner_its_loader_says_what_to_download(tmp_path):
     loader = NODES["ACEStepLoadLanguageModel"][0]
     with use(Host(models=tmp_path)):

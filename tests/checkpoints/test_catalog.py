@@ -14,6 +14,8 @@ from acestep_graph.acestep_core.checkpoints import catalog, contents, layouts
 from acestep_graph.acestep_core.checkpoints.header import safetensors_header
 from acestep_graph.acestep_core.host import Host
 
+pytestmark = pytest.mark.usefixtures("without_nano")
+
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures" / "checkpoints"
 LYRIC = layouts.DIT_MARK

@@ -216,6 +216,7 @@ def _packs(module):
     return any(isinstance(part, PackedLinear) for part in module.modules())
 
 
+@pytest.mark.usefixtures("without_nano")
 def test_they_are_offered_and_found(tmp_path, wide):
     host = In(models=tmp_path)
     for folder in ("diffusion_models", "unet", "acestep"):
@@ -228,6 +229,7 @@ def test_they_are_offered_and_found(tmp_path, wide):
     assert not catalog.list_choices(host, "lm") and "acestep-v15-turbo-unet.gguf" in catalog.describe_models(host)
 
 
+@pytest.mark.usefixtures("without_nano")
 def test_without_the_package_they_are_offered_and_loading_says_what_to_install(tmp_path, wide, monkeypatch):
     (tmp_path / "acestep").mkdir()
     path = tmp_path / "acestep" / "turbo.gguf"

@@ -146,6 +146,7 @@ def test_songs_become_tensors_and_an_adapter_with_samples(tmp_path, capsys, monk
     assert len(list((folder(tmp_path) / "samples").iterdir())) == 2, "a run knows its samples"
 
 
+@pytest.mark.usefixtures("without_nano")
 def test_a_missing_model_is_said(tmp_path, place, capsys):
     (place / "jazz.yaml").write_text(yaml.safe_dump({"tensors": "tensors"}))
     assert main(place, "train", place / "jazz.yaml") == 2
