@@ -117,10 +117,10 @@ def phases(frequency: np.ndarray) -> np.ndarray:
     return -np.pi / 2 - np.pi * late * (2 * frequency - late) * 1e-6
 
 
-def _loop(size: int, bins: np.ndarray, levels: np.ndarray, phases: np.ndarray) -> np.ndarray:
+def _loop(size: int, bins: np.ndarray, levels: np.ndarray, phase: np.ndarray) -> np.ndarray:
     spectrum = np.zeros(size // 2 + 1, np.complex64)
     inside = bins < size // 2
-    np.add.at(spectrum, bins[inside], (levels * np.exp(1j * phases))[inside].astype(np.complex64))
+    np.add.at(spectrum, bins[inside], (levels * np.exp(1j * phase))[inside].astype(np.complex64))
     return (np.fft.irfft(spectrum, size) * (size / 2)).astype(np.float32)
 
 
