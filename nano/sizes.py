@@ -50,6 +50,7 @@ NANO = Sizes(
         fsq_dim=96,
         fsq_input_levels=(8, 8, 8, 5, 5),
         text_hidden_dim=96,
+        guidance_scale=3.0,
         timestep_mu=0.6,
         timestep_sigma=1.2,
         lyric_alignment_layers_config=GUIDED_HEADS,

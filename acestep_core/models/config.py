@@ -17,7 +17,8 @@ class ModelConfig:
     """Sizes of one diffusion checkpoint; the defaults are those of the published 2B models.
 
     ``encoder_*`` are the widths of the condition encoder, tokenizer and detokenizer; None means "as the
-    decoder". ``separate_encoder`` (the XL family) also switches on the learned timbre token.
+    decoder". ``guidance_scale``: what auto means for this checkpoint where it is not what its kind takes; no published
+    model says it. ``separate_encoder`` (the XL family) also switches on the learned timbre token.
     """
 
     hidden_size: int = 2048
@@ -54,6 +55,7 @@ class ModelConfig:
     model_version: str | None = None
     is_lego_sft: bool = False
     lyric_alignment_layers_config: Mapping[int, tuple[int, ...]] | None = None
+    guidance_scale: float | None = None
 
     @property
     def separate_encoder(self) -> bool:

@@ -107,7 +107,7 @@ def sample(
             "The conditioning was made with another diffusion model. "
             "Connect the same model to the conditioning node and to the sampler."
         )
-    chosen, notes = resolve(settings or SamplerSettings(), model.kind)
+    chosen, notes = resolve(settings or SamplerSettings(), model.kind, model.config.guidance_scale)
     for note in notes:
         host.say(note)
     levels = schedules.schedule(model.kind, chosen.shift, chosen.steps, chosen.timesteps)

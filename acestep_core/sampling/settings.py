@@ -139,9 +139,16 @@ def parse_timesteps(text: str) -> tuple[float, ...]:
     return levels + (0.0,) if levels and levels[-1] != 0 else levels
 
 
-def resolve(settings: SamplerSettings, kind: str) -> tuple[SamplerSettings, tuple[str, ...]]:
-    """Settings without ``auto`` for a model of ``kind``, and sentences on what was changed and why."""
-    auto, notes = AUTO[kind], []
+def resolve(
+    settings: SamplerSettings, kind: str, guidance: float | None = None
+) -> tuple[SamplerSettings, tuple[str, ...]]:
+    """Settings without ``auto`` for a model of ``kind``, and sentences on what was changed and why.
+
+    ``guidance``: what auto means for the scale of this very model, where it asks for another one than its kind.
+    """
+    auto, notes = dict(AUTO[kind]), []
+    if guidance and kind != "turbo":
+        auto["guidance_scale"] = guidance
     chosen = replace(
         settings,
         steps=settings.steps or int(auto["steps"]),

@@ -67,7 +67,7 @@ class Studio:
         self.samples, self.folder, self.host, self.kind = samples, folder / FOLDER, host, model.kind
         own = codec.with_silence(model, samples.vae, host)
         self.item = text2music.prepare(own, samples.text, samples.song, host=host).items[0]
-        self.settings, _ = resolve(samples.settings or SamplerSettings(), model.kind)
+        self.settings, _ = resolve(samples.settings or SamplerSettings(), model.kind, model.config.guidance_scale)
 
     def described(self) -> dict[str, Any]:
         """Plain values from which the same samples can be made again."""

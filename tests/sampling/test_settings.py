@@ -56,6 +56,9 @@ def test_turbo_says_what_it_changes():
 def test_auto_follows_the_model():
     assert resolve(SamplerSettings(), "base")[0].guidance_scale == 7.0
     assert resolve(SamplerSettings(shift=2.0), "sft")[0].shift == 2.0
+    assert resolve(SamplerSettings(), "base", 3.0)[0].guidance_scale == 3.0
+    assert resolve(SamplerSettings(guidance_scale=5.0), "base", 3.0)[0].guidance_scale == 5.0
+    assert resolve(SamplerSettings(), "turbo", 3.0) == resolve(SamplerSettings(), "turbo")
 
 
 def test_heun_with_sde_falls_back_and_says_so():
