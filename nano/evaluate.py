@@ -285,7 +285,10 @@ def taken_out(player: Player) -> list[Row]:
                 tuple(measures.si_sdr(sound, stem) for sound in (wave, other, player.vae_trip(stem), piece.mix))
             )
     everything = [values for some in found.values() for values in some]
-    rows = [Row("extract", "SI-SDR, mean of all tracks", *np.mean(everything, 0), len(everything), "dB")]
+    rows = [
+        Row("extract", f"SI-SDR, {name} of all tracks", *of(everything, 0), len(everything), "dB")
+        for name, of in (("median", np.median), ("mean", np.mean))
+    ]
     for track in TRACKS:
         if track in found:
             rows.append(Row("extract", f"SI-SDR, {track}", *np.mean(found[track], 0), len(found[track]), "dB"))

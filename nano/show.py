@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
         audio.write(given.out / f"{mode}.mp3", sound, rate, quality="128k")
         waves.append(torch.as_tensor(sound).numpy())
         print(mode, f"{sound.shape[1] / rate:.1f} s", file=sys.stderr, flush=True)
-    picture(MODES, waves).save(given.out / "modes.png")
+    picture(MODES, waves).quantize(48).save(given.out / "modes.png", optimize=True)
 
 
 if __name__ == "__main__":

