@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import audio as sound
 from . import codec
+from .checkpoints import bundled
 from .checkpoints.fingerprint import described
 from .checkpoints.handles import Autoencoder, DiffusionModel
 from .lm.score import PlannerScore
@@ -74,7 +75,7 @@ def make_result(model: DiffusionModel, conditioning: Conditioning, made: Sampled
         **made.record(),
         **adapters.record(model),
         "model_kind": model.kind,
-        "model_files": [Path(f).name for f in model.report.files],
+        "model_files": [bundled.called(Path(f)) for f in model.report.files],
         "models": [*_weights("dit", model.report.files), *_weights("text", conditioning.text_files)],
         "dtype": model.report.dtype,
         "notes": [*conditioning.notes, *made.notes],

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .header import WEIGHT_NAMES
+
 NANO = "nano (demo)"
 FOLDER = Path(__file__).resolve().parent.parent.parent / "models" / "nano"
 FILES = {
@@ -37,6 +39,16 @@ def path_of(component: str, name: str) -> Path | None:
 def holds(path: Path) -> bool:
     """Whether a file is one of these, found on another way: a clone's own models folder has them in it."""
     return path.resolve().is_relative_to(FOLDER)
+
+
+def called(path: Path) -> str:
+    """What a file is called in settings and reports: one of these by its name, one with a name that says nothing, such
+    as model.safetensors, together with that of its folder."""
+    for component in FILES.values():
+        for name, file in component.items():
+            if path.resolve() == FOLDER / file:
+                return name
+    return f"{path.parent.name}/{path.name}" if path.stem in WEIGHT_NAMES else path.name
 
 
 def is_nano(name: str) -> bool:

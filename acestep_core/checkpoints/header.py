@@ -20,6 +20,8 @@ MAX_HEADER_BYTES = 100_000_000
 
 SAFETENSORS = (".safetensors", ".sft")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+WEIGHT_NAMES = ("model", "diffusion_pytorch_model", "pytorch_model")
+"""What weight files in the original and diffusers folders are called; the folder says which model."""
 GGUF = ".gguf"
 INDEX = ".index.json"
 """Endings of weight files that are read, and of the index of a sharded model."""

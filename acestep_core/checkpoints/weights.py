@@ -26,9 +26,8 @@ from torch import Tensor
 from ..memory import fp8
 from ..memory.packed import Packed
 from .gguf_header import BLOCKS, PLAIN, Stored, gguf_header
-from .header import GGUF, INDEX, SAFETENSORS, CheckpointError, safetensors_header, weight_parts
+from .header import GGUF, INDEX, SAFETENSORS, WEIGHT_NAMES, CheckpointError, safetensors_header, weight_parts
 
-WEIGHT_NAMES = ("model", "diffusion_pytorch_model", "pytorch_model")
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """What weights may be stored as, by the name in safetensors headers."""
 FP8 = {"F8_E4M3": fp8.E4M3, "F8_E5M2": fp8.E5M2}

@@ -102,3 +102,9 @@ def test_an_installation_without_it_says_what_is_missing(empty, tmp_path, monkey
     assert catalog.list_choices(empty, "dit") == []
     with pytest.raises(catalog.ModelNotFound, match="download"):
         catalog.resolve(empty, "dit", "acestep_v1.5_turbo.safetensors")
+
+
+def test_reports_call_it_by_its_name(nano, tmp_path):
+    assert bundled.called(nano / "acestep-v15-base" / "model.safetensors") == "nano (demo) base"
+    assert bundled.called(tmp_path / "acestep-v15-base" / "model.safetensors") == "acestep-v15-base/model.safetensors"
+    assert bundled.called(tmp_path / "acestep_v1.5_turbo.safetensors") == "acestep_v1.5_turbo.safetensors"
