@@ -5,7 +5,6 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 
 from acestep_graph.acestep_core.checkpoints import bundled
 from acestep_graph.acestep_core.tasks import codes as code_tasks
@@ -15,14 +14,6 @@ from nano.evaluate import Player, mono
 from nano.hearing import taught
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not bundled.names("lm"), reason="the nano weights were left out")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

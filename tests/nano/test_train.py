@@ -34,14 +34,6 @@ from nano.train import Run, main
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     """All stages, a few steps each, at the smallest sizes."""
@@ -104,8 +96,8 @@ def test_latents_have_mean_0_and_variance_1_and_decode_to_the_same_sound(run):
 def test_codes_carry_something(run, made):
     latents, wanted = codes.groups_of(made, 5)
     with torch.no_grad():
-        error = float(codes.losses_of(run.coder(), latents, wanted)["error"])
-    assert error < 0.95 * float(wanted.square().mean())
+        losses = codes.losses_of(run.coder(), latents, wanted)
+    assert float(losses["beat"]) < 0.8 * float(wanted.mean(-1).square().mean())
     written = codes.codes_of(run.coder(), made[0].mix)
     assert len(written) == math.ceil(made[0].frames / 5)
     assert 0 <= int(written.min()) <= int(written.max()) < run.coder().tokenizer.quantizer.codebook_size
