@@ -85,3 +85,22 @@ def test_rotation_depends_on_distance_only():
     q, k = rotate(q[:, :1].expand(-1, 40, -1, -1), table), rotate(k[:, :1].expand(-1, 40, -1, -1), table)
     near, far = (q[0, 5] * k[0, 2, :1]).sum(-1), (q[0, 35] * k[0, 32, :1]).sum(-1)
     assert torch.allclose(near, far, atol=1e-4)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_training_in_bfloat16_learns_what_float32_does(autocast):
+    draws = torch.Generator().manual_seed(4)
+    q, k, v = (torch.randn(2, 9, heads, 16, generator=draws) for heads in (4, 2, 2))
+    bias = torch.zeros(2, 1, 1, 9).masked_fill_(torch.rand(2, 1, 1, 9, generator=draws) < 0.3, float("-inf"))
+    bias[..., 0] = 0
+
+    def learned(dtype, autocast=False):
+        given = [x.to(dtype).requires_grad_() for x in (q, k, v)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            out = attend(*given, bias.to(dtype))
+            (out.float() * torch.linspace(-1, 1, out.shape[-1])).sum().backward()
+        return [out.detach(), *(x.grad for x in given)]
+
+    ours = learned(torch.float32, True) if autocast else learned(torch.bfloat16)
+    for made, exact in zip(ours, learned(torch.float32), strict=True):
+        assert (made.float() - exact).abs().max() < 0.04 * exact.abs().max()

@@ -34,7 +34,7 @@ def rotate(x: Tensor, table: Rotary) -> Tensor:
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
 
 
-def _mixed(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """softmax(q·kᵀ/√D + bias)·v for [B, H, T, D] and [B, H, S, D].
 
     The fused form in bfloat16 on the CPU takes three times as long forward and back as two products do, so training
@@ -74,7 +74,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, causal: 
         bias = q.new_zeros(1, 1, length, k.shape[1]).masked_fill_(~seen, float("-inf"))
     if bias is not None and bias.shape[2] == length and group > 1 and length > 1:
         bias = bias.repeat(1, 1, group, 1)
-    out = _mixed(q, k.transpose(1, 2), v.transpose(1, 2), bias)
+    out = _attention(q, k.transpose(1, 2), v.transpose(1, 2), bias)
     return out.view(batch, kv_heads, group, length, dim).permute(0, 3, 1, 2, 4).reshape(batch, length, heads * dim)
 
 
@@ -165,7 +165,7 @@ def attend_visible(q: Tensor, k: Tensor, v: Tensor, who: Visible) -> Tensor:
         q = F.pad(q, (0, 0, 0, 0, 0, blocks * reach - length))
         q = q.view(batch * blocks, reach, kv_heads, group, dim).permute(0, 2, 3, 1, 4).flatten(2, 3)
         near_k, near_v = (windows(x, reach, blocks).flatten(0, 1) for x in (k, v))
-        out = _mixed(q, near_k, near_v, who.bias)
+        out = _attention(q, near_k, near_v, who.bias)
         out = out.view(batch * blocks, kv_heads, group, reach, dim).permute(0, 3, 1, 2, 4)
         out = out.reshape(batch, blocks * reach, heads * dim)[:, :length]
     if who.blind is not None:
