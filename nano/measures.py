@@ -14,7 +14,6 @@ SMOOTH = 3.0
 # Albrecht and Shanahan (2013): how often each degree of a key is heard, from the tonic upwards.
 MAJOR = np.array([0.238, 0.006, 0.111, 0.006, 0.137, 0.094, 0.016, 0.214, 0.009, 0.080, 0.008, 0.081])
 MINOR = np.array([0.220, 0.006, 0.104, 0.123, 0.019, 0.103, 0.012, 0.214, 0.062, 0.022, 0.061, 0.052])
-NAMES = "C C# D D# E F F# G G# A A# B".split()
 
 
 def spectrogram(wave: np.ndarray, size: int, hop: int) -> np.ndarray:
