@@ -6,6 +6,7 @@ step alone; worker processes compose ahead, so that training seldom waits.
 
 from __future__ import annotations
 
+import signal
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -25,6 +26,12 @@ def sounds(seed: int, seconds: float) -> np.ndarray:
     return np.round(np.clip(np.stack([piece.mix, stem, piece.mix - stem]), -1, 1) * 32767).astype(np.int16)
 
 
+def processes(count: int) -> ProcessPoolExecutor:
+    """Worker processes, which leave Ctrl-C to the one that they work for."""
+    ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), **ignore)
+
+
 class Pool:
     """``slots`` songs of ``seconds``; a new one every ``every`` steps. Without workers songs are composed in line."""
 
@@ -32,7 +39,7 @@ class Pool:
         self.first, self.seconds, self.slots, self.every = FIRST_SEED * (1 + seed), seconds, slots, every
         self.songs: dict[int, np.ndarray | Future] = {}
         self.ahead = 4 * workers
-        self.workers = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers else None
+        self.workers = processes(workers) if workers else None
 
     def at(self, step: int) -> list[np.ndarray]:
         """The songs in the pool at a step, each int16 ``[3, 2, N]``."""

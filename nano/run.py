@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
+WIDE = ("AVX512", "AVX10")
+"""Processors to which bfloat16 costs no more than float32; others take up to thirty times as long."""
 LAST_SHARE = 0.02
 """Of the learning rate, at the end."""
 
@@ -83,7 +85,11 @@ def rate_at(peak: float, step: int, warmup: int, share: float) -> float:
 
 def autocast(device: torch.device) -> torch.autocast:
     """bfloat16 where it is fast; weights stay in float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type != "mps")
+    if device.type == "cpu":
+        fast = torch.backends.cpu.get_cpu_capability().startswith(WIDE)
+    else:
+        fast = device.type != "mps"
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
 def train(
@@ -118,7 +124,7 @@ def train(
     began, saved = time.perf_counter() - seconds, time.perf_counter()
     warmup = warmup if budget.steps is None else min(warmup, budget.steps // 10)
     log = _Log(folder / LOG, step, setup.quiet)
-    with _stoppable() as stop:
+    with stoppable() as stop:
         while not stop and (share := budget.share(step, time.perf_counter() - began)) < 1:
             lr = rate_at(rate, step, warmup, share)
             for group in optimizer.param_groups:
@@ -236,8 +242,8 @@ class _Stop:
 
 
 @contextmanager
-def _stoppable() -> Iterator[_Stop]:
-    """True as soon as Ctrl-C or SIGTERM came; the step under way is finished."""
+def stoppable() -> Iterator[_Stop]:
+    """True as soon as Ctrl-C or SIGTERM came; what is under way is finished."""
     stop, before = _Stop(), {}
 
     def ask(*_: object) -> None:

@@ -9,9 +9,8 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +23,8 @@ from acestep_graph.acestep_core.models.oobleck import OobleckConfig, OobleckVAE
 from acestep_graph.acestep_core.song import Song
 
 from .compose import compose
-from .pool import FIRST_SEED
-from .run import Setup, write_atomically
+from .pool import FIRST_SEED, processes
+from .run import Setup, stoppable, write_atomically
 
 STAGE = "songs"
 LENGTHS = (10, 10, 10, 12, 12, 14, 16, 20)
@@ -103,6 +102,9 @@ def make_songs(vae: OobleckVAE, setup: Setup, *, minutes: float, most: int, leas
     """Make up to ``most`` songs within ``minutes`` over every call, but ``least`` in any case; how many there are.
 
     Songs that another autoencoder made are thrown away.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after the songs under way are written.
     """
     folder = setup.place(STAGE)
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,22 +124,25 @@ def make_songs(vae: OobleckVAE, setup: Setup, *, minutes: float, most: int, leas
             done += 1
         return done
     workers = 2 * setup.workers  # nothing trains meanwhile
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with stoppable() as stop, processes(workers) as pool:
         waiting: set[Future] = set()
         started = done
         while True:
-            late = started >= least and _used(folder, began) >= 60 * minutes
+            late = stop or (started >= least and _used(folder, began) >= 60 * minutes)
             while not late and started < most and len(waiting) < 2 * workers:
                 waiting.add(pool.submit(write_song, folder, vae.config, first, started))
                 started += 1
             if not waiting:
-                return len(_files(folder))
+                break
             finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for one in finished:
                 one.result()
             done += len(finished)
             if not setup.quiet and done % 20 == 0:
                 print(f"songs {done} of {most}, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+    if stop:
+        raise KeyboardInterrupt
+    return len(_files(folder))
 
 
 def _used(folder: Path, began: float) -> float:
