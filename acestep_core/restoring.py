@@ -93,7 +93,7 @@ def restore(record: Mapping[str, Any]) -> Restored:
         seeds=seeds or (() if seed is None else (seed,)),
         sampler=sampler_of(record, notes),
         task=sidecar.text_of(record, "task_type", 40) or "text2music",
-        options=_present(record, TASK_FIELDS),
+        options=_present(record, TASK_FIELDS | (EDIT_FIELDS if record.get("flow_edit_morph") is True else {})),
         finish=_present(record, FINISH_FIELDS),
         planner=_present(record, PLANNER_FIELDS),
         prompt=sidecar.mapping_of(record, "prompt"),
@@ -112,12 +112,23 @@ TASK_FIELDS = {
     "track_name": sidecar.text_of,
     "complete_track_classes": sidecar.list_of,
 }
+EDIT_FIELDS = {
+    "flow_edit_morph": sidecar.flag_of,
+    "flow_edit_source_caption": sidecar.text_of,
+    "flow_edit_source_lyrics": sidecar.text_of,
+    "flow_edit_n_min": sidecar.number_of,
+    "flow_edit_n_max": sidecar.number_of,
+    "flow_edit_n_avg": sidecar.whole_of,
+    "flow_edit_hears": sidecar.text_of,
+}
 FINISH_FIELDS = {
     "audio_format": sidecar.text_of,
     "audio_quality": sidecar.text_of,
     "mp3_bitrate": sidecar.text_of,
     "enable_normalization": sidecar.flag_of,
     "normalization_db": sidecar.number_of,
+    "latent_shift": sidecar.number_of,
+    "latent_rescale": sidecar.number_of,
     "fade_in_duration": sidecar.number_of,
     "fade_out_duration": sidecar.number_of,
 }

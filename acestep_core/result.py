@@ -20,6 +20,7 @@ from .lora import apply as adapters
 from .lyrics.timing import LyricScore, Timing
 from .sampling.conditioning import Conditioning, Splice
 from .sampling.sampler import Sampled
+from .sampling.settings import LATENT_RESCALE_RANGE, LATENT_SHIFT_RANGE, require_between
 from .tasks.codes import ITEM_BREAK, Codes, parse_item
 from .tasks.source import Source, encode_source
 
@@ -159,13 +160,24 @@ def as_latent(made: Sampled, conditioning: Conditioning) -> dict[str, Any]:
     return {"samples": made.latents.transpose(1, 2).contiguous(), "type": "audio", EXTRA: trims}
 
 
-def to_audio(vae: Autoencoder, latent: Mapping[str, Any], peak_db: float | None, chunk: int | None) -> dict[str, Any]:
+def to_audio(
+    vae: Autoencoder,
+    latent: Mapping[str, Any],
+    peak_db: float | None,
+    chunk: int | None,
+    shift: float = 0.0,
+    rescale: float = 1.0,
+) -> dict[str, Any]:
     """Decode a LATENT to ComfyUI's AUDIO: cut to its length, put into its source, levelled.
 
     Each item that would clip is scaled to a peak of 1; with ``peak_db`` every item is scaled to that peak.
-    Items shorter than the longest are followed by silence.
+    Items shorter than the longest are followed by silence. What is decoded is latent·rescale + shift.
     """
+    require_between("latent shift", shift, LATENT_SHIFT_RANGE)
+    require_between("latent rescale", rescale, LATENT_RESCALE_RANGE)
     samples = _samples(vae, latent)
+    if (shift, rescale) != (0, 1):
+        samples = samples * rescale + shift
     trims = latent.get(EXTRA)
     if trims is None or len(trims) != samples.shape[0]:
         trims = (Trim(samples.shape[2], samples.shape[2]),) * samples.shape[0]

@@ -50,6 +50,7 @@ NODES: dict[str, tuple[type, str]] = {
     "ACEStepLoadLatents": (source.LoadLatents, "Load Latents"),
     "ACEStepText2Music": (conditioning.Text2Music, "Text to Music"),
     "ACEStepRemix": (conditioning.Remix, "Remix"),
+    "ACEStepFlowEdit": (conditioning.FlowEdit, "Flow Edit"),
     "ACEStepRepaint": (conditioning.Repaint, "Repaint"),
     "ACEStepExtract": (conditioning.Extract, "Extract"),
     "ACEStepExtractTracks": (conditioning.ExtractTracks, "Extract Tracks"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..acestep_core.sampling.settings import BATCH_RANGE
+from ..acestep_core.sampling.settings import BATCH_RANGE, DRAWS_RANGE, HEARS, check_window
 from ..acestep_core.tasks.instructions import TRACKS
 from ..acestep_core.tasks.region import MODES, make_region
 from .widgets import (
@@ -162,6 +162,67 @@ class Remix(_Task):
             batch=batch_size,
             reference=reference,
         )
+        return ready, ready.seconds
+
+
+class FlowEdit(_Task):
+    DESCRIPTION = (
+        "Prepares an edit of a recording: other words or another style, while its arrangement stays. "
+        "It is led from the description of what is there to that of what is wanted."
+    )
+    SEARCH_ALIASES = ["ace step", "flowedit", "morph", "change lyrics", "edit"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:
+        was = "The recording as it is: its caption and its words, for example from Transcribe."
+        start = (
+            "Share of the steps left out at first: higher keeps more of the recording. With sft and base models begin "
+            "with 0.6 for new words, and with 0.2 and an end of 0.4 for a new style; with turbo, with 0.3."
+        )
+        end = "Below 1, the last steps follow the new words alone: lower it where they are not sung."
+        hears = (
+            "What the model hears of the recording besides. words: nothing, both descriptions alone. "
+            "structure: melody and rhythm, as in a remix. sound: all of it."
+        )
+        return {
+            "required": {
+                **MODELS,
+                "song": socket(SONG, "What the recording is to become; tempo and key hold for both."),
+                "source_song": socket(SONG, was),
+                **HEARD,
+                "start": number(0.0, 0.0, 1.0, 0.01, start),
+                "end": number(1.0, 0.0, 1.0, 0.01, end),
+                "draws": whole(1, *DRAWS_RANGE, "Noises that each step averages: steadier, and as many times slower."),
+                "hears": choice(HEARS, hears),
+                "batch_size": variations(),
+            },
+            "optional": TIMBRE,
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, start: Any = None, end: Any = None) -> bool | str:
+        if start is None or end is None:
+            return True
+        return problem_of(check_window, start, end)
+
+    def prepare(
+        self,
+        model: Any,
+        text_encoder: Any,
+        song: Any,
+        source_song: Any,
+        source: Any,
+        start: float,
+        end: float,
+        draws: int,
+        hears: str,
+        batch_size: int,
+        reference: Any = None,
+    ) -> tuple:
+        from ..acestep_core.tasks import flow_edit
+
+        given = {"start": start, "end": end, "draws": draws, "hears": hears, "batch": batch_size}
+        ready = flow_edit.prepare(model, text_encoder, song, source, source_song, reference=reference, **given)
         return ready, ready.seconds
 
 

@@ -29,6 +29,15 @@ TASKS = {
     "text2music": ("ACEStepText2Music", {"audio_cover_strength": "codes_strength"}),
     "cover": ("ACEStepRemix", {"audio_cover_strength": "strength", "cover_noise_strength": "noise_strength"}),
     "cover-nofsq": ("ACEStepRemix", {"audio_cover_strength": "strength", "cover_noise_strength": "noise_strength"}),
+    "flow-edit": (
+        "ACEStepFlowEdit",
+        {
+            "flow_edit_n_min": "start",
+            "flow_edit_n_max": "end",
+            "flow_edit_n_avg": "draws",
+            "flow_edit_hears": "hears",
+        },
+    ),
     "repaint": (
         "ACEStepRepaint",
         {
@@ -44,6 +53,9 @@ TASKS = {
 }
 """Task → node and its widgets by field."""
 
+HEARD_IN = {"cover": "structure", "cover-nofsq": "sound"}
+"""What a flow edit heard, where only its task is known."""
+
 FINISH = {
     "audio_format": "format",
     "audio_quality": "quality",
@@ -52,6 +64,9 @@ FINISH = {
     "fade_in_duration": "fade_in",
     "fade_out_duration": "fade_out",
 }
+
+DECODING = ("latent_shift", "latent_rescale")
+"""Fields of a settings file that are widgets of the decoder."""
 
 
 def planner_fields(prompt: Any) -> dict[str, Any]:
@@ -113,11 +128,14 @@ def _of_settings(saved: Restored) -> list[dict[str, Any]]:
     given["ACEStepSamplerSettings"] = {name: value for name, value in own.items() if name not in apart}
     given["ACEStepSamplerSettings"]["timesteps"] = ", ".join(f"{level:g}" for level in sampler.timesteps)
     given["ACEStepGuidanceSettings"] = guided
-    if saved.task in TASKS:
-        kind, names = TASKS[saved.task]
+    task = "flow-edit" if saved.options.get("flow_edit_morph") else saved.task
+    if task in TASKS:
+        kind, names = TASKS[task]
         given[kind] = {name: saved.options[field] for field, name in names.items() if field in saved.options}
         if kind == "ACEStepRemix":
             given[kind]["quantizer"] = saved.task == "cover" and not saved.options.get("no_fsq")
+        if kind == "ACEStepFlowEdit":
+            given[kind].setdefault("hears", HEARD_IN.get(saved.task, "words"))
         if kind == "ACEStepComplete":
             given[kind] = {str(track): True for track in saved.options.get("complete_track_classes", ())}
     if saved.planner:
@@ -127,6 +145,9 @@ def _of_settings(saved: Restored) -> list[dict[str, Any]]:
     finish = {name: saved.finish[field] for field, name in FINISH.items() if field in saved.finish}
     if finish:
         given["ACEStepSaveResult"] = finish
+    decoding = {name: saved.finish[name] for name in DECODING if name in saved.finish}
+    if decoding:
+        given["ACEStepVAEDecode"] = decoding
     codes = saved.codes.text()
     if codes:
         given["ACEStepTextToCodes"] = {"text": codes}

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from ..acestep_core import host
+from ..acestep_core.sampling.settings import LATENT_RESCALE_RANGE, LATENT_SHIFT_RANGE
 from .widgets import AUDIO, LATENT, ROOT, VAE, choice, number, socket, switch, text, whole
 
 CATEGORY = f"{ROOT}/Audio"
 FORMATS = ("flac", "mp3", "wav", "wav32", "opus")
 QUALITIES = ("320k", "256k", "192k", "128k")
+SHIFT_TIP = "Added to the latents before they are decoded; small values help against clipped or harsh sound. 0: off."
+RESCALE_TIP = "The latents are multiplied by it before they are decoded; 0.9, for example, tames clipping. 1: off."
 CHUNK_TIP = "Frames decoded at once (25 a second). 0: fits the memory. The result is the same for every size."
 
 
@@ -33,13 +36,27 @@ class VAEDecode:
                 ),
                 "peak_db": number(-1.0, -10.0, 0.0, 0.1, "Level of the loudest moment in dB; 0 is full scale."),
                 "chunk": whole(0, 0, 4096, CHUNK_TIP, advanced=True),
-            }
+            },
+            "optional": {
+                "latent_shift": number(0.0, *LATENT_SHIFT_RANGE, 0.01, SHIFT_TIP, advanced=True),
+                "latent_rescale": number(1.0, *LATENT_RESCALE_RANGE, 0.01, RESCALE_TIP, advanced=True),
+            },
         }
 
-    def decode(self, vae: Any, latent: dict, normalize: bool, peak_db: float, chunk: int) -> tuple:
+    def decode(
+        self,
+        vae: Any,
+        latent: dict,
+        normalize: bool,
+        peak_db: float,
+        chunk: int,
+        latent_shift: float = 0.0,
+        latent_rescale: float = 1.0,
+    ) -> tuple:
         from ..acestep_core import result
 
-        return (result.to_audio(vae, latent, peak_db if normalize else None, chunk or None),)
+        peak = peak_db if normalize else None
+        return (result.to_audio(vae, latent, peak, chunk or None, latent_shift, latent_rescale),)
 
 
 class VAEEncode:

@@ -146,6 +146,13 @@ def test_the_originals_new_file():
         ("lego", {"track_name": "drums"}, "ACEStepLego", {"track": "drums"}),
         ("extract", {"track_name": "vocals"}, "ACEStepExtract", {"track": "vocals"}),
         ("complete", {"complete_track_classes": ["bass"]}, "ACEStepComplete", {"bass": True}),
+        (
+            "text2music",
+            {"flow_edit_morph": True, "flow_edit_n_min": 0.6, "flow_edit_n_avg": 3},
+            "ACEStepFlowEdit",
+            {"start": 0.6, "draws": 3, "hears": "words"},
+        ),
+        ("cover", {"flow_edit_morph": True}, "ACEStepFlowEdit", {"hears": "structure"}),
     ),
 )
 def test_every_task_finds_its_node(task, fields, node, values):
@@ -153,13 +160,20 @@ def test_every_task_finds_its_node(task, fields, node, values):
     assert nodes[node] == values
 
 
+def test_an_edit_that_was_off_is_not_spoken_of():
+    found = restore({"caption": "x", "flow_edit_morph": False, "flow_edit_n_min": 0.6, "flow_edit_source_caption": "y"})
+    assert not found.options and "flow_edit" not in found.text()
+
+
 def test_widgets_named_here_exist():
     """Whatever file comes back, it writes only to widgets that the nodes have."""
     from acestep_graph.nodes import NODES
 
     full = {**NEW, "track_name": "drums", "complete_track_classes": ["bass"], "repaint_mode": "balanced"}
-    for task in ("text2music", "cover", "repaint", "lego", "extract", "complete"):
-        for node in widgets_of(restore({**full, "task_type": task})):
+    tasks = [{"task_type": task} for task in ("text2music", "cover", "repaint", "lego", "extract", "complete")]
+    edit = {"flow_edit_morph": True, "flow_edit_n_min": 0.1, "flow_edit_n_max": 0.9, "flow_edit_n_avg": 2}
+    for task in (*tasks, {"task_type": "cover", **edit}):
+        for node in widgets_of(restore({**full, **task})):
             declared = NODES[node["type"]][0].INPUT_TYPES()
             assert set(node["values"]) <= {*declared["required"], *declared.get("optional", {})}, node["type"]
 

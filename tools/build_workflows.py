@@ -68,8 +68,8 @@ def page(name: str, model: str, note: str, **widgets: Any) -> Page:
     return Page(canvas, models, canvas.note("Read me", (COLUMNS[0], 420), (400, 290), note))
 
 
-def add_song(page: Page, at: int, height: int = 690, **widgets: Any) -> dict[str, Any]:
-    song = page.canvas.node("ACEStepSong", "Song", (COLUMNS[1], at), (460, height), **widgets)
+def add_song(page: Page, at: int, height: int = 690, title: str = "Song", **widgets: Any) -> dict[str, Any]:
+    song = page.canvas.node("ACEStepSong", title, (COLUMNS[1], at), (460, height), **widgets)
     page.inputs.append(song)
     return song
 
@@ -110,8 +110,8 @@ def add_task(page: Page, kind: str, title: str, height: int, /, **widgets: Any) 
     return task
 
 
-def add_sampler(page: Page, task: dict[str, Any], at: int) -> dict[str, Any]:
-    sampler = page.canvas.node("ACEStepSampler", "Sampler", (COLUMNS[2], at), (340, 410), seed=42)
+def add_sampler(page: Page, task: dict[str, Any], at: int, **widgets: Any) -> dict[str, Any]:
+    sampler = page.canvas.node("ACEStepSampler", "Sampler", (COLUMNS[2], at), (340, 410), seed=42, **widgets)
     page.canvas.link(page.models, "model", sampler, "model")
     page.canvas.link(task, "conditioning", sampler, "conditioning")
     page.middle.append(sampler)
@@ -186,6 +186,7 @@ SOURCE_WORDS = {
     "key": "D major",
     "time_signature": "4",
 }
+NEW_WORDS = "[Verse]\nHello, my love\nHello again\nHere comes the sun"
 YOUR_OWN = "To use your own recording, put a *Load Audio* node in place of *Your recording*."
 
 
@@ -223,6 +224,28 @@ def remix() -> Canvas:
     p.canvas.link(source, "source", task, "source")
     add_result(p, add_sampler(p, task, 420), "audio/remix")
     return p.group("2  What to remix, and how")
+
+
+def flow_edit() -> Canvas:
+    p = page(
+        "flow-edit",
+        TURBO,
+        "## Flow edit: other words for a recording\n"
+        f"Leads a recording from the words it has to new ones; its arrangement stays. {YOUR_OWN}\n\n"
+        "Write what is there into *As it is* (**Transcribe** can help) and what you want into *As it is to be*: "
+        "lyrics, caption, or both. A higher **start** keeps more, more **draws** are steadier.\n\n"
+        "Needs the 2B turbo model; with sft and base, try 60 steps, a start of 0.6 for new words, or 0.2 to 0.4 for a "
+        "new style.",
+    )
+    source = add_source(p, 0)
+    was = add_song(p, 530, 620, "As it is", **SOURCE_WORDS)
+    song = add_song(p, 1260, 620, "As it is to be", **{**SOURCE_WORDS, "lyrics": NEW_WORDS})
+    task = add_task(p, "ACEStepFlowEdit", "Flow edit", 330, start=0.3, draws=2)
+    p.canvas.link(song, "song", task, "song")
+    p.canvas.link(was, "song", task, "source_song")
+    p.canvas.link(source, "source", task, "source")
+    add_result(p, add_sampler(p, task, 440, steps=16), "audio/flow-edit")
+    return p.group("2  The recording, its words, and the new ones")
 
 
 def repaint() -> Canvas:
@@ -630,7 +653,7 @@ def use_lora() -> Canvas:
 
 
 PLANNED = (simple, think, best_of, transcribe, train_lora)
-WORKFLOWS = (*PLANNED, custom, lora, use_lora, remix, repaint, extend, extract, all_stems, lego, complete)
+WORKFLOWS = (*PLANNED, custom, lora, use_lora, remix, flow_edit, repaint, extend, extract, all_stems, lego, complete)
 
 
 def build() -> dict[str, str]:

@@ -13,7 +13,7 @@ from ..song import Song
 from ..text import Prompt
 from ..tokenizer import Tokenizer
 from .correction import Keep
-from .loop import Conditions
+from .loop import Conditions, Edit
 
 SAMPLE_RATE = 48000
 SAMPLES_PER_FRAME = 1920
@@ -54,6 +54,7 @@ class Item:
         prompt: what the text encoder read.
         later, strength: conditions after the switch, and the share of steps before it.
         source, noise_strength: latents [1, T, 64] to start from, and how far.
+        edit: how a flow edit leads away from ``source``.
         keep: what a repaint keeps. splice: the sound it is put into after decoding.
     """
 
@@ -64,6 +65,7 @@ class Item:
     strength: float = 1.0
     source: Tensor | None = None
     noise_strength: float = 0.0
+    edit: Edit | None = None
     keep: Keep | None = None
     splice: Splice | None = None
 
@@ -72,8 +74,9 @@ class Item:
         """Items of equal shape can run as rows of one batch."""
         keep = None if self.keep is None else (self.keep.injection, self.keep.crossfade)
         later = None if self.later is None else self.later.sequence.shape[1]
+        edit = self.edit and (self.edit.conditions.sequence.shape[1], self.edit.start, self.edit.end, self.edit.draws)
         sizes = (self.conditions.sequence.shape[1], self.conditions.context.shape[1], later)
-        return (*sizes, self.strength, self.noise_strength, self.source is not None, keep)
+        return (*sizes, self.strength, self.noise_strength, self.source is not None, edit, keep)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,21 @@ class Conditions:
 
 
 @dataclass(frozen=True)
+class Edit:
+    """What a flow edit needs besides: see :mod:`flow_edit`.
+
+    Attributes:
+        conditions: of the source as it is.
+        start, end: shares of the steps, 0 ≤ start ≤ end ≤ 1, start below 1. draws: noises that each step averages.
+    """
+
+    conditions: Conditions
+    start: float = 0.0
+    end: float = 1.0
+    draws: int = 1
+
+
+@dataclass(frozen=True)
 class Run:
     """Everything one run needs besides the model.
 
@@ -39,6 +54,7 @@ class Run:
         source: clean latents to start from where noise_strength > 0. noise_strength: 0 starts from noise.
         keep: what a repaint keeps.
         fresh: noise after a step, for sde. renoise: levels it is added at, where they differ from the schedule.
+        edit: for :mod:`flow_edit`, which sampling then is. draws: new noise [B, T, 64] at every call, for it.
     """
 
     noise: Tensor
@@ -50,6 +66,8 @@ class Run:
     keep: Keep | None = None
     fresh: Callable[[int], Tensor] | None = None
     renoise: Sequence[float] | None = None
+    edit: Edit | None = None
+    draws: Callable[[], Tensor] | None = None
 
 
 def run(
@@ -76,8 +94,11 @@ def run(
     levels = start_from(levels, task.noise_strength)
     steps = len(levels) - 1
     switch = int(steps * task.strength) if task.later is not None else steps
-    guide = make_guide(settings)
-    evaluate = _Evaluation(dit, velocity or dit.velocity, null if guide else None, task, switch, levels)
+
+    def side(step: int) -> Conditions:
+        return task.later if step >= switch and task.later is not None else task.conditions
+
+    follow = Guided(dit, null, side, levels, settings, velocity)
 
     noise = task.noise.float()
     x = noise
@@ -87,12 +108,7 @@ def run(
         x = levels[0] * noise + (1 - levels[0]) * task.source.to(noise)
 
     def guided(x: Tensor, t: float, step: int, before: Tensor | None, corrector: bool = False) -> Tensor:
-        active = guide is not None and settings.cfg_interval_start <= t <= settings.cfg_interval_end
-        v, v_null = evaluate(x, t, step, active)
-        if active:
-            v = guide(v, v_null, x, t, corrector)
-        v = clamp_velocity(v, x, settings.velocity_norm_threshold)
-        return blend_velocity(v, before, settings.velocity_ema_factor)
+        return blend_velocity(follow(x, t, step, corrector), before, settings.velocity_ema_factor)
 
     before: Tensor | None = None
     for step, (t, t_next) in enumerate(zip(levels, levels[1:], strict=False)):
@@ -118,24 +134,42 @@ def run(
     return task.keep.blend(x) if task.keep is not None else x
 
 
-class _Evaluation:
-    """The model as a function of x and t, with everything constant prepared once for each side."""
+class Guided:
+    """The velocity that one run follows, as a function of x, t and step: guided and limited.
+
+    What is constant is prepared once for each side of conditions.
+    """
 
     def __init__(
-        self, dit: DiT, velocity: Velocity, null: Tensor | None, task: Run, switch: int, levels: Sequence[float]
+        self,
+        dit: DiT,
+        null: Tensor,
+        side: Callable[[int], Conditions],
+        levels: Sequence[float],
+        settings: SamplerSettings,
+        velocity: Velocity | None = None,
     ):
-        self.dit, self.velocity, self.null, self.task, self.switch = dit, velocity, null, task, switch
-        self.side: Conditions | None = None
+        self.dit, self.velocity, self.side, self.settings = dit, velocity or dit.velocity, side, settings
+        self.guide = make_guide(settings)
+        self.null = null if self.guide else None
+        self.wanted = tuple(dict.fromkeys(levels))
+        self.current: Conditions | None = None
         self.ready: Prepared | None = None
         self.levels: dict[float, tuple[Tensor, Tensor]] = {}
-        self.wanted = tuple(dict.fromkeys(levels))
 
-    def __call__(self, x: Tensor, t: float, step: int, guided: bool) -> tuple[Tensor, Tensor | None]:
-        side = self.task.later if step >= self.switch and self.task.later is not None else self.task.conditions
-        if side is not self.side:
+    def __call__(self, x: Tensor, t: float, step: int, corrector: bool = False) -> Tensor:
+        active = self.guide is not None and self.settings.cfg_interval_start <= t <= self.settings.cfg_interval_end
+        v, v_null = self._evaluate(x, t, step, active)
+        if active:
+            v = self.guide(v, v_null, x, t, corrector)
+        return clamp_velocity(v, x, self.settings.velocity_norm_threshold)
+
+    def _evaluate(self, x: Tensor, t: float, step: int, guided: bool) -> tuple[Tensor, Tensor | None]:
+        side = self.side(step)
+        if side is not self.current:
             self.ready = None
             self.ready = self.dit.begin(side.context, side.sequence, self.null)
-            self.side = side
+            self.current = side
         if not self.levels:
             every = torch.tensor(self.wanted, device=x.device, dtype=torch.float32)
             embedding, modulation = self.dit.levels(every, self.ready)

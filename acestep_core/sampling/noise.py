@@ -48,13 +48,27 @@ def draw_noise(
     ``source`` cpu draws float32 on the CPU (the same on every machine); device draws in ``dtype`` on
     ``device``, as the original does. The result lies on ``device`` in float32.
     """
+    return draws(seeds, frames, channels, source, device, dtype)()
+
+
+def draws(
+    seeds: Sequence[int],
+    frames: int,
+    channels: int,
+    source: str = "cpu",
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Callable[[], Tensor]:
+    """As :func:`draw_noise`, as a function that gives new noise at every call."""
     place = torch.device(device) if source == "device" else torch.device("cpu")
     kind = dtype if source == "device" else torch.float32
-    rows = []
-    for seed in seeds:
-        generator = torch.Generator(place).manual_seed(int(seed))
-        rows.append(torch.randn((1, frames, channels), generator=generator, device=place, dtype=kind))
-    return torch.cat(rows).to(device, torch.float32)
+    generators = [torch.Generator(place).manual_seed(int(seed)) for seed in seeds]
+
+    def draw() -> Tensor:
+        rows = [torch.randn((1, frames, channels), generator=g, device=place, dtype=kind) for g in generators]
+        return torch.cat(rows).to(device, torch.float32)
+
+    return draw
 
 
 def retake(noise: Tensor, other: Tensor, variance: float) -> Tensor:

@@ -17,7 +17,7 @@ from ..memory import streaming
 from ..memory.estimate import rows_that_fit
 from ..memory.recovery import advice, is_out_of_memory
 from ..memory.tiers import tier_of
-from . import loop, noise, schedules
+from . import flow_edit, loop, noise, schedules
 from .conditioning import FRAME_RATE, Conditioning, Item
 from .pace import Pace
 from .settings import SamplerSettings, parse_seeds, resolve
@@ -108,6 +108,10 @@ def sample(
             "Connect the same model to the conditioning node and to the sampler."
         )
     chosen, notes = resolve(settings or SamplerSettings(), model.kind, model.config.guidance_scale)
+    editing = conditioning.items[0].edit is not None
+    if editing:
+        chosen, more = flow_edit.fitting(chosen)
+        notes = (*notes, *more)
     for note in notes:
         host.say(note)
     levels = schedules.schedule(model.kind, chosen.shift, chosen.steps, chosen.timesteps)
@@ -139,11 +143,13 @@ def sample(
         try:
             task = _run_of(items, [seeds[i] for i in group], chosen, model, device)
             counter, network = _Offset(bar, done * steps), (model.module.decoder, model.module.null_condition_emb)
-            velocity = pace.velocity(device, _tokens(items, chosen, model))
+            velocity = pace.velocity(device, _tokens(items, chosen, model), alternating=editing)
             with active(model):
-                result = loop.run(
-                    *network, task, levels, chosen, closing_euler=model.is_turbo, bar=counter, velocity=velocity
-                ).cpu()
+                given = {"bar": counter, "velocity": velocity}
+                if editing:
+                    result = flow_edit.run(*network, task, levels, chosen, **given).cpu()
+                else:
+                    result = loop.run(*network, task, levels, chosen, closing_euler=model.is_turbo, **given).cpu()
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -230,6 +236,9 @@ def _run_of(
     if keep is not None:
         masks, clean = [i.keep.mask for i in items if i.keep], [i.keep.clean for i in items if i.keep]
         keep = replace(keep, mask=together(masks), clean=together(clean))
+    edit = first.edit
+    if edit is not None:
+        edit = replace(edit, conditions=sides([i.edit.conditions for i in items if i.edit]))
     return loop.Run(
         noise=start,
         conditions=sides([i.conditions for i in items]),
@@ -239,6 +248,8 @@ def _run_of(
         noise_strength=first.noise_strength,
         keep=keep,
         fresh=noise.fresh_noise(seeds, start),
+        edit=edit,
+        draws=noise.draws(seeds, *draw) if edit is not None else None,
     )
 
 

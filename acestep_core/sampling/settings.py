@@ -20,6 +20,11 @@ NORM_THRESHOLD_RANGE = (0.0, 5.0)
 EMA_RANGE = (0.0, 0.5)
 SEED_MAX = 2**32 - 1
 BATCH_RANGE = (1, 8)
+LATENT_SHIFT_RANGE, LATENT_RESCALE_RANGE = (-0.2, 0.2), (0.5, 1.5)
+"""What latents may be changed by before they are decoded, as the original offers it."""
+DRAWS_RANGE = (1, 8)
+HEARS = ("words", "structure", "sound")
+"""What a flow edit hears of its source besides: nothing, its codes (as a remix does), its latents."""
 
 AUTO = {
     "turbo": {"steps": 8, "shift": 3.0, "guidance_scale": 1.0},
@@ -196,8 +201,26 @@ def _one_seed(part: object) -> int | None:
     return None if value == -1 else value
 
 
+def check_window(start: float, end: float) -> None:
+    """Raise where the window of a flow edit, in shares of the steps, is none."""
+    require_between("start", start, (0, 1))
+    require_between("end", end, (0, 1))
+    if start > end:
+        raise ValueError(f"start ({start:g}) is above end ({end:g}): the window of the edit would be empty.")
+    if start >= 1:
+        raise ValueError("start is 1: every step would be left out. 0.6 keeps much of the source.")
+
+
 def require_number(name: str, value: object) -> float:
     """``value`` as a finite float, or a ValueError that names it."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"{name} is {value!r}; it must be a number.")
+    return float(value)
+
+
+def require_between(name: str, value: object, allowed: tuple[float, float]) -> float:
+    """``value`` as a finite float within ``allowed``, or a ValueError that names both."""
+    low, high = allowed
+    if not low <= require_number(name, value) <= high:
+        raise ValueError(f"{name} is {value:g}; allowed is {low:g} to {high:g}.")
     return float(value)

@@ -14,7 +14,7 @@ from ..host import Host, current
 from ..memory.recovery import with_room
 from ..sampling.conditioning import Conditioning, Item, Splice, context
 from ..sampling.correction import Keep
-from ..sampling.loop import Conditions
+from ..sampling.loop import Conditions, Edit
 from ..sampling.settings import BATCH_RANGE
 from ..song import Song
 from ..text import Prompt, embed, make_prompt
@@ -75,6 +75,7 @@ class Maker:
         strength: float = 1.0,
         start: Tensor | None = None,
         noise_strength: float = 0.0,
+        edit: Edit | None = None,
         keep: Keep | None = None,
         splice: Splice | None = None,
     ) -> Item:
@@ -85,7 +86,7 @@ class Maker:
             frames: length to keep; None keeps the source's.
             mask: 1 where music is made, [1, T] or a number.
             strength: share of the steps that hear the source; below 1 the rest hears text and silence alone.
-            start: latents to start from where noise_strength is above 0.
+            start: latents to start from where noise_strength is above 0, and those that ``edit`` changes.
         """
         frames = source.shape[1] if frames is None else frames
         source = at_least(source, self.model)
@@ -101,8 +102,9 @@ class Maker:
             prompt=prompt,
             later=later,
             strength=strength,
-            source=start if noise_strength > 0 else None,
+            source=start if noise_strength > 0 or edit is not None else None,
             noise_strength=noise_strength,
+            edit=edit,
             keep=keep,
             splice=splice,
         )
