@@ -11,7 +11,6 @@ itself is never changed, nor what others hold of it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -22,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .. import host as hosts
 from ..checkpoints.handles import DiffusionModel
@@ -31,11 +29,9 @@ from ..lora.adapter import Adapter
 from ..lora.apply import playing
 from ..lora.writing import write_folder
 from ..memory.recovery import OutOfMemory, empty_cache, is_out_of_memory
-from ..sampling.conditioning import context
 from ..tasks.reference import silence_of
-from . import checkpoint, losses
+from . import checkpoint
 from .adapters import Trainable, keep_little, require_plain_weights, twin
-from .chance import seeded
 from .checkpoint import Checkpoint, Progress
 from .identity import adapter_fingerprint, model_fingerprint
 from .items import TrainItem, fingerprint
@@ -43,6 +39,7 @@ from .lock import RunInUse, locked
 from .loss_log import LossLog, Point, smoothed
 from .optimizers import OptimizerMissing, make_optimizer, optimizer_state, restore_optimizer, take_step
 from .parallel import ALONE, Alone
+from .passes import Passes
 from .places import RUN
 from .samples import Samples, Studio
 from .settings import FREE_ON_RESUME, TrainSettings
@@ -162,8 +159,7 @@ class _Run:
         self.notes: list[str] = []
         self.device = host.device("dit")
         self.dtype = self._dtype()
-        self.order = [index for index, item in enumerate(items) for _ in range(item.repeat)]
-        self.an_epoch = settings.steps_an_epoch(len(self.order))
+        self.an_epoch = settings.steps_an_epoch(sum(item.repeat for item in items))
         self.total = self.an_epoch * settings.epochs
         self.identity = {
             "settings": settings.values(),
@@ -188,6 +184,7 @@ class _Run:
         if settings.gradient_checkpointing:
             keep_little(self.decoder)
         self.parameters = dict(self.trained.named_parameters())
+        self.passes = Passes(model, self.decoder, self.null, items, settings, self.generator)
         try:
             self.optimizer = make_optimizer(self.trained.parameters(), settings)
         except OptimizerMissing as error:
@@ -337,7 +334,7 @@ class _Run:
     def _take_step(self) -> Point:
         """One optimizer step: a window of passes, whose gradients are averaged."""
         epoch, within = divmod(self.step, self.an_epoch)
-        passes = self.batches(epoch)
+        passes = self.passes.of_epoch(epoch)
         first = within * self.settings.accumulation
         window = passes[first : first + self.settings.accumulation]
         found = self._passes(window)
@@ -372,9 +369,9 @@ class _Run:
             for index, batch in enumerate(window):
                 self._look_up()
                 if self.team.mine(index):
-                    found[index] = self._learn(batch, len(window))
+                    found[index] = self.passes.learn(batch, len(window))
                 else:
-                    self._pass_over(batch)
+                    self.passes.skip(batch)
             self._look_up()
         except BaseException as error:
             if self.team.count == 1:
@@ -433,59 +430,6 @@ class _Run:
         self.host.check_cancelled()
         if self.should_stop():
             raise _Stopped
-
-    def batches(self, epoch: int) -> list[list[int]]:
-        """Items of each pass of an epoch, counted from 0: a shuffle that seed and epoch alone decide."""
-        seed = hashlib.sha256(f"{self.settings.seed} {epoch}".encode()).digest()
-        mixed = torch.Generator().manual_seed(int.from_bytes(seed[:8], "big") >> 1)
-        order = [self.order[index] for index in torch.randperm(len(self.order), generator=mixed).tolist()]
-        size = self.settings.batch_size
-        return [order[first : first + size] for first in range(0, len(order), size)]
-
-    def _groups(self, batch: Sequence[int]) -> Iterator[tuple[list[TrainItem], losses.Draw, int]]:
-        """Items of one shape, what chance decides for them, and a seed for the rest."""
-        groups: dict[tuple[int, int], list[TrainItem]] = {}
-        for index in batch:
-            groups.setdefault(self.items[index].shape, []).append(self.items[index])
-        for rows in groups.values():
-            draw = self._draw((len(rows), *rows[0].latents.shape))
-            yield rows, draw, int(torch.randint(2**31, (), generator=self.generator))
-
-    def _pass_over(self, batch: Sequence[int]) -> None:
-        """Draw what another process draws for ``batch``."""
-        for _ in self._groups(batch):
-            pass
-
-    def _learn(self, batch: Sequence[int], passes: int) -> float:
-        """Gradients of the mean loss of ``batch``; items of one shape run side by side, others alone, none padded."""
-        total = 0.0
-        for rows, draw, seed in self._groups(batch):
-            draw = draw.to(self.device)
-            target, given, conditions = self._tensors(rows)
-            with seeded(self.device, seed):
-                made = losses.batch_losses(self.decoder, target, given, conditions, self.null, draw, self.dtype)
-                weighted = made * losses.snr_weights(draw.t, self.settings.min_snr) if self.settings.min_snr else made
-                (weighted.sum() / (len(batch) * passes)).backward()
-            total += float(made.detach().sum())
-        return total / len(batch)
-
-    def _draw(self, shape: tuple[int, ...]) -> losses.Draw:
-        dropout, config = self.settings.condition_dropout, self.model.config
-        if self.settings.discrete:
-            return losses.draw_discrete(shape, self.generator, self.settings.shift, dropout)
-        return losses.draw_continuous(shape, self.generator, config.timestep_mu, config.timestep_sigma, dropout)
-
-    def _tensors(self, rows: Sequence[TrainItem]) -> tuple[Tensor, Tensor, Tensor]:
-        """Clean latents in float32, context and conditions of items of one shape, on the device."""
-        latents = torch.stack([item.latents.float() for item in rows])
-        given = [
-            context(silence_of(self.model, item.latents.shape[0]).float()[None])[0]
-            if item.context is None
-            else item.context.float()
-            for item in rows
-        ]
-        conditions = torch.stack([item.conditions.float() for item in rows])
-        return latents.to(self.device), torch.stack(given).to(self.device), conditions.to(self.device)
 
     def _clipped(self) -> float:
         """The norm of all gradients, which are cut to ``max_grad_norm``."""

@@ -98,7 +98,7 @@ def test_the_folder_tells_what_was_done(tmp_path):
 
 def test_every_item_comes_as_often_as_it_repeats(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(trainer._Run, "_learn", lambda self, batch, passes: seen.append((list(batch), passes)) or 1.0)
+    monkeypatch.setattr(trainer.Passes, "learn", lambda self, batch, passes: seen.append((list(batch), passes)) or 1.0)
     run(tmp_path / "jazz", changed(batch_size=2, epochs=2))
     epochs = [seen[:3], seen[3:]]
     for passes in epochs:
@@ -114,14 +114,14 @@ def test_a_batch_of_different_shapes_learns_what_its_items_learn_alone(tmp_path,
         settings = changed(batch_size=4, dropout=0.0, condition_dropout=0.0)
         made = trainer._Run(models.diffusion(), items(), settings, tmp_path / "none", None, Host(device="cpu"))
         for batch in batches:
-            made._learn(batch, len(batches))
+            made.passes.learn(batch, len(batches))
         return [parameter.grad for parameter in made.trained.parameters()]
 
     def still(self, shape):
         noise = torch.linspace(-1, 1, shape[1] * 64).view(1, -1, 64).expand(shape)
         return losses.Draw(noise, torch.full((shape[0],), 0.4), torch.zeros(shape[0], dtype=torch.bool))
 
-    monkeypatch.setattr(trainer._Run, "_draw", still)
+    monkeypatch.setattr(trainer.Passes, "_draw", still)
     with torch.enable_grad():
         together, alone = gradients([[0, 1, 2, 3]]), gradients([[0], [1], [2], [3]])
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(together, alone, strict=True))
