@@ -34,7 +34,7 @@ from acestep_graph.acestep_core.sampling.conditioning import Conditioning
 from acestep_graph.acestep_core.sampling.settings import SamplerSettings
 from acestep_graph.acestep_core.song import Song, make_song
 from acestep_graph.acestep_core.tasks import codes as code_tasks
-from acestep_graph.acestep_core.tasks import complete, extract, lego, remix, repaint, text2music
+from acestep_graph.acestep_core.tasks import complete, extract, flow_edit, lego, remix, repaint, text2music
 from acestep_graph.acestep_core.tasks.instructions import TRACKS
 from acestep_graph.acestep_core.tasks.source import Source, encode_source
 from acestep_graph.acestep_core.training.items import TrainItem
@@ -232,6 +232,25 @@ def followed_source(player: Player) -> list[Row]:
         rows.append(
             Row(name, "likeness to the source (log-mel)", mean(right), mean(wrong), mean(own), 0.0, len(right), "")
         )
+    return rows
+
+
+def edited(player: Player) -> list[Row]:
+    """Flow edit: how much of the source stays under another song's words, and how much of it those words have alone."""
+    rows = []
+    for start in (0.0, 0.6):
+        with_it, without, own = [], [], []
+        for seed in player.seeds:
+            piece, other = player.piece(seed), player.other(seed).song
+            words = {"caption": other.caption, "lyrics": other.lyrics, "language": other.language}
+            song = replace(piece.song, instrumental=other.instrumental, **words)
+            source = player.source(piece.mix)
+            batch = flow_edit.prepare(player.base, player.text, song, source, piece.song, start=start)
+            with_it.append(measures.likeness(mono(player.play(player.base, batch, seed)), mono(piece.mix)))
+            without.append(measures.likeness(mono(player.song(song, seed, player.base)), mono(piece.mix)))
+            own.append(measures.likeness(mono(player.vae_trip(piece.mix)), mono(piece.mix)))
+        means = mean(with_it), mean(without), mean(own)
+        rows.append(Row(f"flow edit, start {start:g}", "likeness to the source (log-mel)", *means, 0.0, len(own), ""))
     return rows
 
 
@@ -435,6 +454,7 @@ def learned(player: Player, count: int = 4) -> list[Row]:
 PARTS: dict[str, Callable[[Player], list[Row]]] = {
     "text2music": followed,
     "cover": followed_source,
+    "edit": edited,
     "repaint": kept_outside,
     "extract": taken_out,
     "tracks": lambda player: added(player, taught(LESSONS)),

@@ -4,7 +4,11 @@ import csv
 import math
 import os
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +36,7 @@ from nano.sizes import NANO, TINY
 from nano.train import Run, main
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -255,6 +260,38 @@ def test_a_stopped_training_ends_where_an_unbroken_one_does(tmp_path):
     rows = list(csv.DictReader((tmp_path / "broken" / "toy" / LOG).open()))
     assert [int(row["step"]) for row in rows] == list(range(1, 13))
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+
+
+STOPPED = """
+import sys
+from pathlib import Path
+import torch
+from nano import songs
+from nano.run import Setup
+from nano.sizes import TINY
+from acestep_graph.acestep_core.models.oobleck import OobleckVAE
+if __name__ == "__main__":
+    setup = Setup(Path(sys.argv[1]), torch.device("cpu"), workers=1, quiet=True)
+    songs.make_songs(OobleckVAE(TINY.vae), setup, minutes=9.0, most=1000)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
+def test_composing_that_is_stopped_leaves_no_process_behind(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(STOPPED)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    going = subprocess.Popen(
+        [sys.executable, script, tmp_path], env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 120
+    while not list(tmp_path.glob("songs/[0-9]*.safetensors")):
+        assert going.poll() is None and time.monotonic() < until, going.stderr.read()
+        time.sleep(0.1)
+    going.terminate()
+    assert "KeyboardInterrupt" in going.communicate(timeout=120)[1]
+    with pytest.raises(ProcessLookupError):
+        os.killpg(going.pid, 0)
 
 
 def test_what_a_step_hears_follows_from_its_number_alone():
