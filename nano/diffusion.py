@@ -193,7 +193,7 @@ def train_dit(maker: Maker, examples: Examples, budget: Budget, setup: Setup) ->
         random = draw(setup.seed, DIT, step)
         return losses_of(maker, examples.batch(random).to(setup.device), silence, noise_of(random))
 
-    return train(DIT, maker, step_of, budget, setup, rate=RATE, warmup=WARMUP)
+    return train(DIT, maker, step_of, budget, setup, rate=RATE, warmup=WARMUP, muon=True)
 
 
 def guided(maker: Maker, known: Heard, scale: float = TEACHER_GUIDANCE) -> Callable[..., Tensor]:

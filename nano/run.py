@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from .muon import Muon, within_layers
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
@@ -103,12 +105,13 @@ def train(
     warmup: int,
     decay: float = 0.01,
     clip: float = 1.0,
+    muon: bool = False,
 ) -> int:
     """Train ``model`` until the budget is used, from its last checkpoint where there is one; the number of steps.
 
     Args:
         rate: highest learning rate, reached after ``warmup`` steps, at most a tenth of the steps where those are given.
-        decay: of weights, as in AdamW. clip: largest norm of the gradient.
+        decay: of weights, as in AdamW. clip: largest norm of the gradient. muon: for the matrices within layers.
 
     Whatever was trained is on disk when this returns, also where Ctrl-C or SIGTERM stopped it.
 
@@ -119,34 +122,44 @@ def train(
     folder = setup.place(stage)
     folder.mkdir(parents=True, exist_ok=True)
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=rate, betas=(0.9, 0.95), weight_decay=decay)
-    step, seconds = _resume(folder / CHECKPOINT, model, optimizer, setup.device)
+    optimizers = _optimizers(model, rate, decay, muon)
+    step, seconds = _resume(folder / CHECKPOINT, model, optimizers, setup.device)
     began, saved = time.perf_counter() - seconds, time.perf_counter()
     warmup = warmup if budget.steps is None else min(warmup, budget.steps // 10)
     log = _Log(folder / LOG, step, setup.quiet)
     with stoppable() as stop:
         while not stop and (share := budget.share(step, time.perf_counter() - began)) < 1:
             lr = rate_at(rate, step, warmup, share)
-            for group in optimizer.param_groups:
+            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
                 group["lr"] = lr
             losses = step_of(step, share)
             loss = next(iter(losses.values()))
             if not bool(torch.isfinite(loss)):
                 raise FloatingPointError(f"{stage}: the loss is {float(loss.detach())} at step {step}; lower the rate.")
-            optimizer.zero_grad(set_to_none=True)
+            for weight in weights:
+                weight.grad = None
             loss.backward()
             nn.utils.clip_grad_norm_(weights, clip)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             step += 1
             log.add(stage, step, time.perf_counter() - began, share, lr, losses)
             if time.perf_counter() - saved > setup.save_every:
-                _save(folder / CHECKPOINT, model, optimizer, step, time.perf_counter() - began)
+                _save(folder / CHECKPOINT, model, optimizers, step, time.perf_counter() - began)
                 saved = time.perf_counter()
-    _save(folder / CHECKPOINT, model, optimizer, step, time.perf_counter() - began)
+    _save(folder / CHECKPOINT, model, optimizers, step, time.perf_counter() - began)
     log.close()
     if stop:
         raise KeyboardInterrupt
     return step
+
+
+def _optimizers(model: nn.Module, rate: float, decay: float, muon: bool) -> list[torch.optim.Optimizer]:
+    matrices = within_layers(model) if muon else []
+    chosen = set(map(id, matrices))
+    others = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in chosen]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=decay)]
+    return [*found, Muon(matrices, rate, decay)] if matrices else found
 
 
 def weights_of(setup: Setup, stage: str) -> dict[str, Tensor]:
@@ -171,10 +184,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         fresh.unlink(missing_ok=True)
 
 
-def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, seconds: float) -> None:
+def _save(path: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], step: int, seconds: float) -> None:
     state = {
         "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "step": step,
         "seconds": seconds,
         "random": torch.get_rng_state(),
@@ -182,12 +195,15 @@ def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: 
     write_atomically(path, lambda fresh: torch.save(state, fresh))
 
 
-def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> tuple[int, float]:
+def _resume(
+    path: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], device: torch.device
+) -> tuple[int, float]:
     if not path.is_file():
         return 0, 0.0
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(kept)
     torch.set_rng_state(state["random"].cpu())
     return int(state["step"]), float(state["seconds"])
 

@@ -237,6 +237,7 @@ def flow_edit() -> Canvas:
         "Needs the 2B turbo model; with sft and base, try 60 steps, a start of 0.6 for new words, or 0.2 to 0.4 for a "
         "new style.",
     )
+    p.note["size"] = [400, 400]
     source = add_source(p, 0)
     was = add_song(p, 530, 620, "As it is", **SOURCE_WORDS)
     song = add_song(p, 1260, 620, "As it is to be", **{**SOURCE_WORDS, "lyrics": NEW_WORDS})

@@ -30,6 +30,7 @@ from acestep_graph.acestep_core.tasks.source import encode_source
 from acestep_graph.acestep_core.tokenizer import AUDIO_CODE
 from nano import codes, diffusion, planner, songs, sound
 from nano.conditions import SHARES, make_row
+from nano.muon import orthogonal
 from nano.pool import Pool
 from nano.run import LOG, Budget, Setup, noise_of, train
 from nano.sizes import NANO, TINY
@@ -237,19 +238,32 @@ def test_the_training_pass_is_what_the_engine_plays(run):
     assert torch.allclose(call.seen[0], looked[0], atol=1e-5)
 
 
-def test_a_stopped_training_ends_where_an_unbroken_one_does(tmp_path):
+@pytest.mark.parametrize("shape", ((3, 20, 45), (2, 45, 20), (1, 16, 16)))
+def test_muon_keeps_directions_and_makes_them_equally_strong(shape):
+    given = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    made = orthogonal(given)
+    strengths = torch.linalg.svdvals(made)
+    assert strengths.min() > 0.3 and strengths.max() < 1.3
+    left, _, right = torch.linalg.svd(given, full_matrices=False)
+    turned = left.mT @ made @ right.mT
+    assert torch.allclose(turned, torch.diag_embed(turned.diagonal(0, 1, 2)), atol=1e-3)
+
+
+@pytest.mark.parametrize("muon", (False, True))
+def test_a_stopped_training_ends_where_an_unbroken_one_does(tmp_path, muon):
     def trained(name: str, stop_at: int | None) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
-        model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+        layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+        model = torch.nn.ModuleDict({"layers": layers})
         setup = Setup(tmp_path / name, CPU, quiet=True)
 
         def step_of(step, share):
             if step == stop_at:
                 os.kill(os.getpid(), signal.SIGINT)
             x = torch.randn(16, 4, generator=noise_of(sound.draw(0, "toy", step)))
-            return {"loss": (model(x)[:, 0] - x.sum(1)).square().mean()}
+            return {"loss": (layers(x)[:, 0] - x.sum(1)).square().mean()}
 
-        train("toy", model, step_of, Budget(0, 12), setup, rate=1e-2, warmup=3)
+        train("toy", model, step_of, Budget(0, 12), setup, rate=1e-2, warmup=3, muon=muon)
         return {name: value.clone() for name, value in model.state_dict().items()}
 
     whole = trained("whole", None)
