@@ -29,7 +29,7 @@ from .run import Budget, Setup, weights_of
 from .sizes import SIZES, Sizes
 from .weights import begin
 
-SHARES = {"vae": 0.16, "songs": 0.09, "tokenizer": 0.02, "dit": 0.58, "turbo": 0.08, "lm": 0.07}
+SHARES = {"vae": 0.16, "songs": 0.14, "tokenizer": 0.02, "dit": 0.52, "turbo": 0.08, "lm": 0.08}
 """How ``all`` divides its minutes."""
 STAGES = (*SHARES, "export")
 MOST_SONGS = 4000
