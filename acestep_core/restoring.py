@@ -116,6 +116,7 @@ EDIT_FIELDS = {
     "flow_edit_morph": sidecar.flag_of,
     "flow_edit_source_caption": sidecar.text_of,
     "flow_edit_source_lyrics": sidecar.text_of,
+    "flow_edit_source_language": sidecar.text_of,
     "flow_edit_n_min": sidecar.number_of,
     "flow_edit_n_max": sidecar.number_of,
     "flow_edit_n_avg": sidecar.whole_of,

@@ -237,21 +237,23 @@ def followed_source(player: Player) -> list[Row]:
 
 def edited(player: Player) -> list[Row]:
     """Flow edit: how much of the source stays under another song's words, and how much of it those words have alone."""
-    rows = []
-    for start in (0.0, 0.6):
-        with_it, without, own = [], [], []
-        for seed in player.seeds:
-            piece, other = player.piece(seed), player.other(seed).song
-            words = {"caption": other.caption, "lyrics": other.lyrics, "language": other.language}
-            song = replace(piece.song, instrumental=other.instrumental, **words)
-            source = player.source(piece.mix)
+    starts, without, own = (0.0, 0.6), [], []
+    with_it: dict[float, list[float]] = {start: [] for start in starts}
+    for seed in player.seeds:
+        piece, other = player.piece(seed), player.other(seed).song
+        words = {"caption": other.caption, "lyrics": other.lyrics, "language": other.language}
+        song = replace(piece.song, instrumental=other.instrumental, **words)
+        source, mix = player.source(piece.mix), mono(piece.mix)
+        for start in starts:
             batch = flow_edit.prepare(player.base, player.text, song, source, piece.song, start=start)
-            with_it.append(measures.likeness(mono(player.play(player.base, batch, seed)), mono(piece.mix)))
-            without.append(measures.likeness(mono(player.song(song, seed, player.base)), mono(piece.mix)))
-            own.append(measures.likeness(mono(player.vae_trip(piece.mix)), mono(piece.mix)))
-        means = mean(with_it), mean(without), mean(own)
-        rows.append(Row(f"flow edit, start {start:g}", "likeness to the source (log-mel)", *means, 0.0, len(own), ""))
-    return rows
+            with_it[start].append(measures.likeness(mono(player.play(player.base, batch, seed)), mix))
+        without.append(measures.likeness(mono(player.song(song, seed, player.base)), mix))
+        own.append(measures.likeness(mono(player.vae_trip(piece.mix)), mix))
+    measure = "likeness to the source (log-mel)"
+    return [
+        Row(f"flow edit, start {start:g}", measure, mean(found), mean(without), mean(own), 0.0, len(own), "")
+        for start, found in with_it.items()
+    ]
 
 
 def kept_outside(player: Player) -> list[Row]:

@@ -1,7 +1,7 @@
 """Muon (Jordan et al. 2024): momentum whose singular values are all brought to one, for the matrices within layers.
 
 In float32, matrices of one shape at once. ``torch.optim.Muon`` computes in bfloat16, which processors without it do
-thirty times slower.
+ten times slower.
 """
 
 from __future__ import annotations

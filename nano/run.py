@@ -23,7 +23,7 @@ from .muon import Muon, within_layers
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
 WIDE = ("AVX512", "AVX10")
-"""Processors to which bfloat16 costs no more than float32; others take up to thirty times as long."""
+"""Processors to which bfloat16 costs no more than float32; others take ten to thirty times as long."""
 LAST_SHARE = 0.02
 """Of the learning rate, at the end."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..acestep_core.song import AUTO
+from ..acestep_core.song import AUTO, INSTRUMENTAL
 
 if TYPE_CHECKING:
     from ..acestep_core.restoring import Restored
@@ -151,4 +151,13 @@ def _of_settings(saved: Restored) -> list[dict[str, Any]]:
     codes = saved.codes.text()
     if codes:
         given["ACEStepTextToCodes"] = {"text": codes}
-    return [{"id": "", "type": kind, "title": "", "values": values} for kind, values in given.items() if values]
+    nodes = [*([("ACEStepSong", _edited_from(saved))] if task == "flow-edit" else []), *given.items()]
+    return [{"id": "", "type": kind, "title": "", "values": values} for kind, values in nodes if values]
+
+
+def _edited_from(saved: Restored) -> dict[str, Any]:
+    """Widgets of the Song that says what the source of a flow edit is; it comes first, as in the workflow."""
+    caption, lyrics = (saved.options.get(f"flow_edit_source_{name}", "") for name in ("caption", "lyrics"))
+    silent = lyrics.strip().lower() == INSTRUMENTAL.lower()
+    language = saved.options.get("flow_edit_source_language", saved.song.language)
+    return {"caption": caption, "lyrics": "" if silent else lyrics, "instrumental": silent, "language": language}

@@ -11,8 +11,8 @@ from .widgets import AUDIO, LATENT, ROOT, VAE, choice, number, socket, switch, t
 CATEGORY = f"{ROOT}/Audio"
 FORMATS = ("flac", "mp3", "wav", "wav32", "opus")
 QUALITIES = ("320k", "256k", "192k", "128k")
-SHIFT_TIP = "Added to the latents before they are decoded; small values help against clipped or harsh sound. 0: off."
-RESCALE_TIP = "The latents are multiplied by it before they are decoded; 0.9, for example, tames clipping. 1: off."
+SHIFT_TIP = "Added to the latents before they are decoded, as the original offers it. 0: off."
+RESCALE_TIP = "The latents are multiplied by it before they are decoded, as the original offers it. 1: off."
 CHUNK_TIP = "Frames decoded at once (25 a second). 0: fits the memory. The result is the same for every size."
 
 

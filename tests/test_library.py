@@ -160,6 +160,16 @@ def test_every_task_finds_its_node(task, fields, node, values):
     assert nodes[node] == values
 
 
+def test_both_songs_of_an_edit_come_back_the_source_first():
+    words = {"flow_edit_source_caption": "soft", "flow_edit_source_lyrics": "rain", "flow_edit_source_language": "en"}
+    record = {"caption": "loud", "lyrics": "sun", "vocal_language": "fr", "flow_edit_morph": True, **words}
+    was, song = (n["values"] for n in widgets_of(restore(record)) if n["type"] == "ACEStepSong")
+    assert (was["caption"], was["lyrics"], was["language"], was["instrumental"]) == ("soft", "rain", "en", False)
+    assert (song["caption"], song["lyrics"], song["language"]) == ("loud", "sun", "fr")
+    silent = restore({**record, "flow_edit_source_lyrics": "[Instrumental]"})
+    assert widgets_of(silent)[0]["values"]["instrumental"] and not widgets_of(silent)[0]["values"]["lyrics"]
+
+
 def test_an_edit_that_was_off_is_not_spoken_of():
     found = restore({"caption": "x", "flow_edit_morph": False, "flow_edit_n_min": 0.6, "flow_edit_source_caption": "y"})
     assert not found.options and "flow_edit" not in found.text()

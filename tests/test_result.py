@@ -38,6 +38,16 @@ def test_foreign_latents_are_answered(wrong):
         result.source_of(models.small_vae(), audio, {"samples": wrong})
 
 
+def test_latents_are_scaled_and_shifted_before_decoding(kept):
+    vae, latent = models.small_vae(), result.as_latent(kept.made, kept.conditioning)
+    changed = {**latent, "samples": latent["samples"] * 0.8 + 0.1}
+    asked = result.to_audio(vae, latent, -3.0, None, shift=0.1, rescale=0.8)["waveform"]
+    assert torch.equal(asked, result.to_audio(vae, changed, -3.0, None)["waveform"])
+    for wrong in ({"shift": 0.3}, {"rescale": 2.0}, {"rescale": float("nan")}):
+        with pytest.raises(ValueError, match="latent"):
+            result.to_audio(vae, latent, None, None, **wrong)
+
+
 def test_levels(kept):
     latent = result.as_latent(kept.made, kept.conditioning)
     plain = result.to_audio(models.small_vae(), latent, None, None)["waveform"]

@@ -90,19 +90,16 @@ class GraphedVelocity:
         return f"CUDA graphs: {self.captured} captured, {self.replayed} steps replayed."
 
 
-def obstacle(device: torch.device, tokens: int, streamed: bool, alternating: bool = False) -> str:
+def obstacle(device: torch.device, tokens: int, streamed: bool) -> str:
     """Why no graph is made here, "" where one is.
 
     Args:
         tokens: positions of all rows together. streamed: whether layers come and go.
-        alternating: whether every step asks under two conditions in turn.
     """
     if device.type != "cuda" or torch.version.hip:
         return "CUDA graphs need an NVIDIA card; sampling runs step by step."
     if streamed:
         return "No CUDA graph is made, as layers of the model come and go."
-    if alternating:
-        return "No CUDA graph is made for a flow edit, which goes back and forth between two descriptions."
     if tokens > MOST_TOKENS:
         return "No CUDA graph is made for music this long: it would gain nothing."
     return ""

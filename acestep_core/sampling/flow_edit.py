@@ -62,12 +62,13 @@ def run(
     settings: SamplerSettings,
     *,
     bar: Progress | None = None,
-    velocity: Velocity | None = None,
+    velocities: Sequence[Velocity | None] = (None, None),
 ) -> Tensor:
     """Edit ``task.source`` [B, T, 64] from ``task.edit.conditions`` to ``task.conditions``; float32.
 
     Args:
-        levels, velocity, bar: as of :func:`loop.run`; steps before the window count as made.
+        levels, bar: as of :func:`loop.run`; steps before the window count as made.
+        velocities: ways to run ``dit.velocity`` for the source's and for the new conditions, see :mod:`pace`.
         settings: resolved and :func:`fitting`.
 
     Raises:
@@ -78,8 +79,8 @@ def run(
         raise ValueError("A flow edit needs a source, the conditions it is described by, and noise.")
     first, last = window(steps, edit.start, edit.end)
     source = task.source.float()
-    was = Guided(dit, null, lambda step: edit.conditions, levels, settings, velocity)
-    new = Guided(dit, null, lambda step: task.conditions, levels, settings, velocity)
+    was = Guided(dit, null, lambda step: edit.conditions, levels, settings, velocities[0])
+    new = Guided(dit, null, lambda step: task.conditions, levels, settings, velocities[1])
     v_was = v_new = None
     x = source
     for step in range(first, steps):

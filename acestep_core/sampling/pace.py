@@ -56,13 +56,13 @@ class Pace:
         if not self.layers.graphs.count:
             host.say("The first piece of its kind compiles the layers, which takes a minute or more.")
 
-    def velocity(self, device: torch.device, tokens: int, alternating: bool = False) -> Velocity:
-        """For one run of ``tokens`` positions of all rows together; ``alternating``: between two conditions."""
+    def velocity(self, device: torch.device, tokens: int) -> Velocity:
+        """For one run of ``tokens`` positions of all rows together."""
         dit: DiT = self.model.module.decoder
         velocity: Velocity = dit.velocity if self.layers is None else partial(dit.velocity, call=self.layers)
         if not self.model.cuda_graph:
             return velocity
-        problem = cuda_graph.obstacle(device, tokens, streamed=dit.walk is not None, alternating=alternating)
+        problem = cuda_graph.obstacle(device, tokens, streamed=dit.walk is not None)
         if problem:
             self._say(problem)
             return velocity

@@ -143,13 +143,14 @@ def sample(
         try:
             task = _run_of(items, [seeds[i] for i in group], chosen, model, device)
             counter, network = _Offset(bar, done * steps), (model.module.decoder, model.module.null_condition_emb)
-            velocity = pace.velocity(device, _tokens(items, chosen, model), alternating=editing)
+            ways = [pace.velocity(device, _tokens(items, chosen, model)) for _ in range(2 if editing else 1)]
             with active(model):
-                given = {"bar": counter, "velocity": velocity}
                 if editing:
-                    result = flow_edit.run(*network, task, levels, chosen, **given).cpu()
+                    result = flow_edit.run(*network, task, levels, chosen, bar=counter, velocities=ways)
                 else:
-                    result = loop.run(*network, task, levels, chosen, closing_euler=model.is_turbo, **given).cpu()
+                    closing = {"closing_euler": model.is_turbo}
+                    result = loop.run(*network, task, levels, chosen, **closing, bar=counter, velocity=ways[0])
+                result = result.cpu()
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -163,11 +164,12 @@ def sample(
                 groups = [group[:half], group[half:], *groups]
             notes = (*notes, note)
         else:
-            pace.finish(velocity)
+            for way in ways:
+                pace.finish(way)
             made.update(zip(group, result, strict=True))
             done += 1
             continue
-        task = velocity = None
+        task = ways = None
         host.say(note)
         host.make_room()
         device, done = host.prepare(model.module, "dit", streaming.EVERYTHING if tight else activations // 2), 0

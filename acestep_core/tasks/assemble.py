@@ -15,7 +15,7 @@ from ..memory.recovery import with_room
 from ..sampling.conditioning import Conditioning, Item, Splice, context
 from ..sampling.correction import Keep
 from ..sampling.loop import Conditions, Edit
-from ..sampling.settings import BATCH_RANGE
+from ..sampling.settings import BATCH_RANGE, require_between
 from ..song import Song
 from ..text import Prompt, embed, make_prompt
 from .instructions import TEXT2MUSIC
@@ -31,8 +31,7 @@ def check_batch(batch: int) -> None:
 
 def check_share(name: str, value: float) -> None:
     """Raise unless ``value`` lies in 0 to 1."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value!r}; allowed is 0 to 1.")
+    require_between(name, value, (0, 1))
 
 
 @dataclass(frozen=True)

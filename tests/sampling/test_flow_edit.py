@@ -158,6 +158,25 @@ def test_only_what_is_needed_is_asked():
     assert model.asked == 2 * 2 * 5 + 2
 
 
+def test_each_description_is_asked_in_its_own_way():
+    """A CUDA graph belongs to one description; two that share one would capture it anew at every step."""
+    model, asked = Stub(), {"was": set(), "new": set()}
+
+    def way(name):
+        def velocity(x, levels, ready, guided):
+            asked[name].add(id(ready))
+            return model.velocity(x, levels, ready, guided)
+
+        return velocity
+
+    give = noise.draws((3, 4), *SHAPE[1:])
+    task = Run(torch.zeros(SHAPE), NEW, source=SOURCE, edit=Edit(WAS, 0.2, 0.7, 2), draws=give)
+    ways = way("was"), way("new")
+    made = flow_edit.run(model, NULL, task, schedule("base", 1.0, 10), settings_of(), velocities=ways)
+    assert [len(ids) for ids in asked.values()] == [1, 1] and not asked["was"] & asked["new"]
+    assert torch.equal(made, edited(settings_of(), start=0.2, end=0.7, draws=2))
+
+
 def test_what_it_cannot_use_is_said_and_left_out():
     asked = settings_of(
         guidance_scale=3.0, guidance="adg", method="sde", solver="heun", correction="low", retake_variance=0.5
