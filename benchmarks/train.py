@@ -46,7 +46,7 @@ def rows(setting: Setting, seconds: Sequence[float] = (60,)) -> list[Row]:
 
 def _row(seconds: float, case: str, setting: Setting) -> Row:
     found = alternate({name: _side(name, case, seconds, setting) for name in SIDES}, setting)
-    found = {name: replace(one, peak_bytes=_peak_of(name, case, seconds, setting)) for name, one in found.items()}
+    found = {name: replace(one, peak_bytes=peak_of(name, case, seconds, setting)) for name, one in found.items()}
     return compare(f"{seconds:g} s, {STEPS} steps, {case}", found.pop("ours"), *found.popitem())
 
 
@@ -57,7 +57,7 @@ def _side(name: str, case: str, seconds: float, setting: Setting) -> Callable[[]
     return SIDES[name](dit, settings, item, setting)
 
 
-def _peak_of(name: str, case: str, seconds: float, setting: Setting) -> int | None:
+def peak_of(name: str, case: str, seconds: float, setting: Setting) -> int | None:
     """What this module, run as a program, has found."""
     kind = str(setting.dtype).removeprefix("torch.")
     asked = json.dumps([name, case, seconds, setting.size, str(setting.device), kind])

@@ -1,7 +1,8 @@
 """Trains the nano checkpoint: ``python -m nano.train STAGE --minutes M --out runs/nano``. See nano/README.md.
 
 Stages, in order: vae, songs, tokenizer, dit, turbo, lm, export; ``all`` does them one after the other. Each goes on
-where it was stopped. Nothing is read but what the stages before it left in the folder.
+where it was stopped. Nothing is read but what the stages before it left in the folder, and with ``--further`` the
+models that are trained further.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +34,8 @@ from .weights import begin
 SHARES = {"vae": 0.16, "songs": 0.14, "tokenizer": 0.02, "dit": 0.52, "turbo": 0.08, "lm": 0.08}
 """How ``all`` divides its minutes."""
 STAGES = (*SHARES, "export")
+FURTHER = ("songs", "dit", "turbo", "export")
+"""Stages of ``--further``."""
 MOST_SONGS = 4000
 VOCABULARY = "vocabulary"
 SILENCE_FRAMES = 15000
@@ -163,18 +167,22 @@ class Run:
         config = export.published(maker.text.config, model_type="qwen3", tie_word_embeddings=True)
         export.write_model(folder / export.TEXT, maker.text.state_dict(), config)
         self._copy_words("text", folder / export.TEXT)
-        if self._trained(planner.STAGE):
-            model = self.planner()
-            model.load_state_dict(weights_of(self.setup, planner.STAGE))
-            tensors = planner.written_out(model)
-            rows = len(tensors["embed_tokens.weight"])
-            sizes = replace(self.sizes.lm, vocab_size=rows)
-            config = export.published(sizes, model_type="qwen3", tie_word_embeddings=True)
-            export.write_model(folder / export.LM, tensors, config)
-            self._copy_words("lm", folder / export.LM)
+        self._export_planner(folder)
         if not self.setup.quiet:
             print(f"{folder}: {export.size_of(folder) / 1e6:.1f} MB", file=sys.stderr)
         return folder
+
+    def _export_planner(self, folder: Path) -> None:
+        if not self._trained(planner.STAGE):
+            return
+        model = self.planner()
+        model.load_state_dict(weights_of(self.setup, planner.STAGE))
+        tensors = planner.written_out(model)
+        rows = len(tensors["embed_tokens.weight"])
+        sizes = replace(self.sizes.lm, vocab_size=rows)
+        config = export.published(sizes, model_type="qwen3", tie_word_embeddings=True)
+        export.write_model(folder / export.LM, tensors, config)
+        self._copy_words("lm", folder / export.LM)
 
     def _trained(self, stage: str) -> bool:
         return (self.setup.place(stage) / "checkpoint.pt").is_file()
@@ -182,6 +190,49 @@ class Run:
     def _copy_words(self, kind: str, folder: Path) -> None:
         for path in (self.setup.out / VOCABULARY / kind).iterdir():
             (folder / path.name).write_bytes(path.read_bytes())
+
+
+@dataclass(frozen=True)
+class Further(Run):
+    """Trains the diffusion models of a models folder further, on songs of its own.
+
+    Autoencoder, vocabulary, tokenizer and planner stay, so that latents and codes keep their meaning.
+    """
+
+    models: Path = Path()
+
+    def _songs(self, budget: Budget) -> None:
+        limits = {"minutes": budget.minutes, "most": self.most_songs, "least": self.least_songs}
+        songs.make_songs(self._vae_of_models(), self.setup, **limits)
+
+    def _vae_of_models(self) -> OobleckVAE:
+        vae = OobleckVAE(self.sizes.vae)
+        vae.load_state_dict(self._tensors(f"{export.VAE}/diffusion_pytorch_model.safetensors"))
+        return vae.eval().requires_grad_(False)
+
+    def words(self, kind: str) -> Tokenizer:
+        return tokenizers.load(self.models / (export.LM if kind == "lm" else export.TEXT))
+
+    def maker(self) -> diffusion.Maker:
+        dit = AceStepModel(self.sizes.dit)
+        dit.load_state_dict(self._tensors(f"{export.BASE}/model.safetensors"))
+        text = Qwen3(replace(self.sizes.text, vocab_size=self.words("text").vocab_size))
+        text.load_state_dict(self._tensors(f"{export.TEXT}/model.safetensors"))
+        return diffusion.Maker(dit, text)
+
+    def _export_planner(self, folder: Path) -> None:
+        shutil.copytree(self.models / export.LM, folder / export.LM, dirs_exist_ok=True)
+
+    def _copy_words(self, kind: str, folder: Path) -> None:
+        for path in (self.models / folder.name).iterdir():
+            if path.name != "model.safetensors" and path.name != "config.json":
+                shutil.copy(path, folder)
+
+    def _tensors(self, name: str) -> dict[str, Tensor]:
+        path = self.models / name
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is not there. --further takes a models folder as `export` writes it.")
+        return {key: tensor.float() for key, tensor in load_file(path).items()}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -196,14 +247,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sizes", choices=tuple(SIZES), default="nano")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="composing processes")
     parser.add_argument("--songs", type=int, default=MOST_SONGS, help="most songs that are made")
+    parser.add_argument("--further", type=Path, metavar="MODELS", help="train the diffusion models of this folder on")
     given = parser.parse_args(arguments)
     if given.minutes <= 0 or (given.steps is not None and given.steps < 1):
         parser.error("--minutes and --steps must be above 0.")
     setup = Setup(given.out, torch.device(given.device), given.seed, given.workers)
-    run = Run(SIZES[given.sizes], setup, most_songs=given.songs)
-    chosen = STAGES if given.stage == "all" else (given.stage,)
+    stages, run = STAGES, Run(SIZES[given.sizes], setup, most_songs=given.songs)
+    if given.further:
+        stages = FURTHER
+        run = Further(SIZES[given.sizes], setup, most_songs=given.songs, models=given.further)
+    if given.stage not in (*stages, "all"):
+        parser.error(f"--further keeps what the stage {given.stage} makes; allowed are {', '.join(stages)}, all.")
+    chosen = stages if given.stage == "all" else (given.stage,)
+    whole = sum(SHARES.get(name, 0.0) for name in chosen)
     for name in chosen:
-        share = SHARES.get(name, 1.0) if given.stage == "all" else 1.0
+        share = SHARES.get(name, 0.0) / whole if whole else 0.0
         try:
             run.stage(name, Budget(given.minutes * share, given.steps))
         except FileNotFoundError as error:

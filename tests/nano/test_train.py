@@ -34,7 +34,7 @@ from nano.muon import orthogonal
 from nano.pool import Pool
 from nano.run import LOG, Budget, Setup, noise_of, train
 from nano.sizes import NANO, TINY
-from nano.train import Run, main
+from nano.train import Further, Run, main
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[2]
@@ -413,6 +413,39 @@ def test_the_shipped_sizes_stay_below_30_megabytes():
         text = sum(p.numel() for p in Qwen3(replace(NANO.text, vocab_size=words)).parameters())
         lm = sum(p.numel() for p in Qwen3(replace(NANO.lm, vocab_size=words + code_count)).parameters())
     assert 2 * (2 * dit + vae + text + lm) < 28.9e6
+
+
+def test_trained_further_codes_and_latents_keep_their_meaning(run, models, tmp_path):
+    setup = Setup(tmp_path, CPU, seed=11, workers=0, quiet=True)
+    further = Further(TINY, setup, rows=2, most_songs=2, least_songs=2, models=models)
+    begun = further.maker()
+    for name, tensor in run.trained_maker().state_dict().items():
+        assert torch.allclose(begun.state_dict()[name], tensor, atol=2e-3), name
+    for stage, steps in (("songs", 0), ("dit", 2), ("turbo", 1), ("export", 0)):
+        further.stage(stage, Budget(0.0, steps))
+    same, changed = [], []
+    for path in sorted(path for path in models.rglob("*") if path.is_file()):
+        again = tmp_path / "models" / path.relative_to(models)
+        (same if again.read_bytes() == path.read_bytes() else changed).append(path)
+    assert {path.parent.name for path in changed if path.name == "model.safetensors"} == {
+        *("acestep-v15-base", "acestep-v15-turbo", "Qwen3-Embedding-0.6B")
+    }
+    assert {path.name for path in same} >= {"vocab.json", "merges.txt", "config.json"}
+    assert {path.parent.name for path in same} >= {"vae", "acestep-5Hz-lm-1.7B"}
+    codings = [loading.load_diffusion_model(place / "acestep-v15-base") for place in (models, tmp_path / "models")]
+    latents = songs.load_songs(setup)[0].mix[None].float()
+    written = [code_tasks.encode_codes(model, latents) for model in codings]
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize(
+    ("stage", "models", "said"),
+    [("lm", ".", "allowed are songs, dit, turbo, export, all"), ("dit", "nowhere", "takes a models folder")],
+)
+def test_what_cannot_be_trained_further_is_said(tmp_path, capsys, stage, models, said):
+    with pytest.raises(SystemExit):
+        main([stage, "--further", str(tmp_path / models), "--out", str(tmp_path), "--device", "cpu"])
+    assert said in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_stage_out_of_order_says_which_comes_first(tmp_path, capsys):
