@@ -110,6 +110,8 @@ TASK_FIELDS = {
     "cover_noise_strength": sidecar.number_of,
     "no_fsq": sidecar.flag_of,
     "track_name": sidecar.text_of,
+    "chunk_mask_mode": sidecar.text_of,
+    "global_caption": sidecar.text_of,
     "complete_track_classes": sidecar.list_of,
 }
 EDIT_FIELDS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..acestep_core.sampling.settings import BATCH_RANGE, DRAWS_RANGE, HEARS, check_window
-from ..acestep_core.tasks.instructions import TRACKS
+from ..acestep_core.tasks.instructions import MASKS, TRACKS
 from ..acestep_core.tasks.region import MODES, make_region
 from .widgets import (
     CODES,
@@ -336,6 +336,8 @@ class Lego(_Task):
     @classmethod
     def INPUT_TYPES(cls) -> dict:
         song = socket(SONG, "Caption and lyrics of the new track; tempo, key and language follow from the source.")
+        mask = "explicit: the track is made from start to end. auto: the model is not told and chooses where it plays."
+        whole = "What the whole song is like. Only models tuned for stems read it; the song describes the track."
         return {
             "required": {
                 **BASE_MODELS,
@@ -345,7 +347,11 @@ class Lego(_Task):
                 **REGION,
                 "batch_size": variations(),
             },
-            "optional": TIMBRE,
+            "optional": {
+                **TIMBRE,
+                "mask_mode": choice(MASKS, mask, advanced=True),
+                "global_caption": text(whole, advanced=True),
+            },
         }
 
     @classmethod
@@ -363,10 +369,13 @@ class Lego(_Task):
         end: float,
         batch_size: int,
         reference: Any = None,
+        mask_mode: str = "explicit",
+        global_caption: str = "",
     ) -> tuple:
         from ..acestep_core.tasks import lego
 
         given = {"batch": batch_size, "reference": reference}
+        given |= {"mask_mode": mask_mode, "global_caption": global_caption}
         ready = lego.prepare(model, text_encoder, song, source, track, start, end, **given)
         return ready, ready.seconds
 

@@ -48,7 +48,16 @@ TASKS = {
         },
     ),
     "extract": ("ACEStepExtract", {"track_name": "track"}),
-    "lego": ("ACEStepLego", {"track_name": "track", "repainting_start": "start", "repainting_end": "end"}),
+    "lego": (
+        "ACEStepLego",
+        {
+            "track_name": "track",
+            "repainting_start": "start",
+            "repainting_end": "end",
+            "chunk_mask_mode": "mask_mode",
+            "global_caption": "global_caption",
+        },
+    ),
     "complete": ("ACEStepComplete", {}),
 }
 """Task → node and its widgets by field."""

@@ -143,7 +143,12 @@ def test_the_originals_new_file():
         ("cover", {"audio_cover_strength": 0.4}, "ACEStepRemix", {"strength": 0.4, "quantizer": True}),
         ("cover-nofsq", {"cover_noise_strength": 0.2}, "ACEStepRemix", {"noise_strength": 0.2, "quantizer": False}),
         ("repaint", {"repainting_start": 1, "repaint_mode": "x"}, "ACEStepRepaint", {"start": 1.0, "mode": "x"}),
-        ("lego", {"track_name": "drums"}, "ACEStepLego", {"track": "drums"}),
+        (
+            "lego",
+            {"track_name": "drums", "chunk_mask_mode": "auto", "global_caption": "pop"},
+            "ACEStepLego",
+            {"track": "drums", "mask_mode": "auto", "global_caption": "pop"},
+        ),
         ("extract", {"track_name": "vocals"}, "ACEStepExtract", {"track": "vocals"}),
         ("complete", {"complete_track_classes": ["bass"]}, "ACEStepComplete", {"bass": True}),
         (
@@ -180,6 +185,7 @@ def test_widgets_named_here_exist():
     from acestep_graph.nodes import NODES
 
     full = {**NEW, "track_name": "drums", "complete_track_classes": ["bass"], "repaint_mode": "balanced"}
+    full |= {"chunk_mask_mode": "auto", "global_caption": "pop"}
     tasks = [{"task_type": task} for task in ("text2music", "cover", "repaint", "lego", "extract", "complete")]
     edit = {"flow_edit_morph": True, "flow_edit_n_min": 0.1, "flow_edit_n_max": 0.9, "flow_edit_n_avg": 2}
     for task in (*tasks, {"task_type": "cover", **edit}):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -69,6 +69,7 @@ class Maker:
         seconds: float,
         source: Tensor,
         *,
+        caption: str | None = None,
         frames: int | None = None,
         mask: Tensor | float = 1.0,
         strength: float = 1.0,
@@ -82,6 +83,7 @@ class Maker:
 
         Args:
             seconds: what the text says. source: context latents [1, T, 64], completed where they are too short.
+            caption: what the text says in place of the song's; None for that.
             frames: length to keep; None keeps the source's.
             mask: 1 where music is made, [1, T] or a number.
             strength: share of the steps that hear the source; below 1 the rest hears text and silence alone.
@@ -89,10 +91,11 @@ class Maker:
         """
         frames = source.shape[1] if frames is None else frames
         source = at_least(source, self.model)
-        prompt = make_prompt(self.text.tokenizer, instruction, self.song, seconds)
+        song = self.song if caption is None else replace(self.song, caption=caption)
+        prompt = make_prompt(self.text.tokenizer, instruction, song, seconds)
         later = None
         if strength < 1:
-            plain = make_prompt(self.text.tokenizer, TEXT2MUSIC, self.song, seconds)
+            plain = make_prompt(self.text.tokenizer, TEXT2MUSIC, song, seconds)
             silence = silence_of(self.model, source.shape[1])[None]
             later = Conditions(self.sequence(plain), context(silence, mask))
         return Item(

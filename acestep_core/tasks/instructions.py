@@ -11,6 +11,8 @@ REPAINT = "Repaint the mask area based on the given conditions:"
 TRACKS = (
     "woodwinds brass fx synth strings percussion keyboard guitar bass drums backing_vocals vocals".split()
 )  # fmt: skip
+MASKS = ("explicit", "auto")
+"""Whether a model is told where the new track plays, or chooses."""
 TASKS = ("text2music", "repaint", "cover", "extract", "lego", "complete")
 
 
@@ -33,3 +35,12 @@ def instruction_for(task: str, track: str | None = None, tracks: Sequence[str] =
         with_what = f" with {' | '.join(t.upper() for t in tracks)}" if tracks else ""
         return f"Complete the input track{with_what}:"
     return TEXT2MUSIC
+
+
+def stem_caption(caption: str, whole: str, mask: str) -> str:
+    """What models tuned for stems (``is_lego_sft`` in their configuration) read as the caption of a new track.
+
+    Args:
+        caption: of the track. whole: of the song it joins. mask: one of :data:`MASKS`.
+    """
+    return f"Global: {whole}\nLocal: {caption}\nMask Control: {str(mask == 'explicit').lower()}"

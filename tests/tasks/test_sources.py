@@ -218,6 +218,22 @@ def test_stem_tasks_hear_the_whole_source_and_say_what_they_are():
     assert "DRUMS | BASS" in band.items[0].prompt.text
 
 
+@pytest.mark.parametrize("mask", ("explicit", "auto"))
+@pytest.mark.parametrize("tuned", (False, True))
+def test_models_tuned_for_stems_read_of_the_song_the_track_and_the_mask(monkeypatch, tuned, mask):
+    module = base().module
+    monkeypatch.setattr(module, "config", replace(module.config, is_lego_sft=tuned))
+    given = {"mask_mode": mask, "global_caption": "a pop song"}
+    made = lego.prepare(base(), models.text_encoder(), SONG, source(), "drums", 1.0, 3.0, **given)
+    block = f"Global: a pop song\nLocal: {SONG.caption}\nMask Control: {'true' if mask == 'explicit' else 'false'}"
+    assert f"# Caption\n{block if tuned else SONG.caption}\n\n# Metas" in made.items[0].prompt.text
+    assert made.items[0].conditions.context[0, :, 64].sum() == (50 if mask == "explicit" else 150)
+    assert made.song.caption == SONG.caption and made.settings["chunk_mask_mode"] == mask
+    assert any("not tuned for stems" in note for note in made.notes) == (not tuned)
+    with pytest.raises(ValueError, match="explicit, auto"):
+        lego.prepare(base(), models.text_encoder(), SONG, source(), "drums", mask_mode="2.0")
+
+
 @pytest.mark.parametrize("wrong", ("Drums", "kazoo", ""))
 def test_unknown_tracks_are_answered(wrong):
     with pytest.raises(ValueError, match="backing_vocals"):
