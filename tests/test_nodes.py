@@ -138,7 +138,7 @@ OWN_WIDGETS = {
     "Remix": {"strength", "noise_strength", "quantizer", "batch_size"},
     "Repaint": {"start", "end", "mode", "strength", "batch_size"},
     "Extract": {"track", "batch_size"},
-    "Lego": {"track", "start", "end", "batch_size"},
+    "Lego": {"track", "start", "end", "batch_size", "mask_mode", "global_caption"},
     "Complete": {*TRACKS, "batch_size"},
     "ExtractTracks": {*TRACKS, "prefix"},
 }
