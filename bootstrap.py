@@ -59,7 +59,8 @@ def main(arguments: list[str]) -> int:
         return 130
     if command == "test":
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side, one process a core
-        return run([str(PYTHON), "-m", "pytest", "-n", "auto", *rest], ROOT)
+        together = ["-n", "auto", "--dist", "worksteal"]  # neighbours share what a file prepares for its tests
+        return run([str(PYTHON), "-m", "pytest", *together, *rest], ROOT)
     return run([str(SCRIPTS / "acestep-graph"), "demo", *rest], Path.cwd())
 
 
