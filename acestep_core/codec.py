@@ -141,12 +141,18 @@ class _Windows:
         self.device, self.size = torch.device("cpu"), CHUNK_FRAMES["cpu"]
 
 
+def drawn(vae: Autoencoder, audio: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise for one draw from the posterior of each item of ``audio`` [B, 2, n]; see :func:`encode`."""
+    channels, frames = vae.module.config.decoder_input_channels, audio.shape[-1] // vae.hop
+    return torch.randn(len(audio), channels, frames, generator=generator, device=generator.device)
+
+
 @torch.inference_mode()
 def encode(
     vae: Autoencoder,
     audio: Tensor,
     *,
-    generator: torch.Generator | None = None,
+    noise: Tensor | None = None,
     chunk: int | None = None,
     overlap: int = OVERLAP_FRAMES,
     host: Host | None = None,
@@ -154,8 +160,9 @@ def encode(
     """Audio [B, 2, n] in ±1 at 48 kHz → latents [B, n // 1920, 64], float32 on the CPU.
 
     Args:
-        generator: None takes the posterior's mean, which repeats; a generator draws from the posterior as
-            the original does, one draw a window in order.
+        noise: None takes the posterior's mean, which repeats; normal noise [B, 64, n // 1920], as :func:`drawn` makes
+            it, draws from the posterior, as the original does. The original draws window by window; here the
+            latents do not depend on the windows.
         chunk, overlap: as in :func:`decode`, in frames.
 
     Where memory runs out, encoding goes on in shorter windows, and at last in main memory.
@@ -169,17 +176,15 @@ def encode(
         raise ValueError(f"The audio is {samples} samples long; at least {hop} (40 ms at 48 kHz) are needed.")
     work = _Windows(vae, "encoding", chunk, overlap, host or current())
     latents = torch.empty(audio.shape[0], frames, vae.module.config.decoder_input_channels)
-    drawn: dict[int, Tensor] = {}
 
     def one(item: int, a: int, b: int, lo: int, hi: int, whole: bool) -> None:
-        if generator is not None and a == 0:
-            generator.set_state(drawn.setdefault(item, generator.get_state()))
         end = samples if whole else min((b + overlap) * hop, samples) if hi == frames else hi * hop
         mean, std = vae.module.encode(audio[item : item + 1, :, lo * hop : end].to(work.device, vae.dtype))
-        if generator is not None:
-            noise = torch.randn(mean.shape, generator=generator, device=generator.device)
-            mean = mean + std * noise.to(mean)
-        latents[item, a:b] = mean[0].T[a - lo : b - lo]
+        core = slice(a - lo, b - lo)
+        made = mean[0, :, core]
+        if noise is not None:
+            made = made + std[0, :, core] * noise[item, :, a:b].to(made)
+        latents[item, a:b] = made.T
 
     work.run(len(audio), frames, one)
     return latents

@@ -20,7 +20,7 @@ from .lora import apply as adapters
 from .lyrics.timing import LyricScore, Timing
 from .sampling.conditioning import Conditioning, Splice
 from .sampling.sampler import Sampled
-from .sampling.settings import LATENT_RESCALE_RANGE, LATENT_SHIFT_RANGE, require_between
+from .sampling.settings import LATENT_RESCALE_RANGE, LATENT_SHIFT_RANGE, check_chunk, require_between
 from .tasks.codes import ITEM_BREAK, Codes, parse_item
 from .tasks.source import Source, encode_source
 
@@ -175,12 +175,11 @@ def to_audio(
     """
     require_between("latent shift", shift, LATENT_SHIFT_RANGE)
     require_between("latent rescale", rescale, LATENT_RESCALE_RANGE)
+    check_chunk(chunk)
     samples = _samples(vae, latent)
     if (shift, rescale) != (0, 1):
         samples = samples * rescale + shift
-    trims = latent.get(EXTRA)
-    if trims is None or len(trims) != samples.shape[0]:
-        trims = (Trim(samples.shape[2], samples.shape[2]),) * samples.shape[0]
+    trims = _trims(latent) or (Trim(samples.shape[2], samples.shape[2]),) * samples.shape[0]
     decoded = []
     for row, trim in zip(samples.transpose(1, 2).float(), trims, strict=True):
         sound_of_row = codec.decode(vae, row[None, : trim.length], chunk=chunk)[..., : trim.frames * vae.hop]
@@ -192,6 +191,13 @@ def to_audio(
         audio = sound.normalize_peak(audio, peak_db)
     about = {"seed": trims[0].seed, "vae_files": vae.report.files}
     return {"waveform": audio, "sample_rate": vae.module.config.sampling_rate, EXTRA: about}
+
+
+def _trims(latent: Mapping[str, Any]) -> tuple[Trim, ...]:
+    """What a LATENT says of its items; nothing where other nodes have joined, cut or picked what it speaks of."""
+    samples, trims = latent["samples"], latent.get(EXTRA) or ()
+    whole = len(trims) == samples.shape[0] and max(trim.length for trim in trims) == samples.shape[2]
+    return trims if whole else ()
 
 
 def _samples(vae: Autoencoder, latent: Mapping[str, Any]) -> Tensor:
@@ -245,6 +251,7 @@ def _lower(made: Tensor, where: Tensor) -> Tensor:
 
 def from_audio(vae: Autoencoder, audio: Mapping[str, Any], chunk: int | None) -> dict[str, Any]:
     """Encode ComfyUI's AUDIO to a LATENT with the posterior's mean."""
+    check_chunk(chunk)
     latents = codec.encode(vae, sound.for_model(audio), chunk=chunk)
     return {"samples": latents.transpose(1, 2).contiguous(), "type": "audio"}
 
@@ -253,14 +260,14 @@ def source_of(
     vae: Autoencoder, audio: Mapping[str, Any], latent: Mapping[str, Any] | None = None, seed: int | None = None
 ) -> Source:
     """A source from ComfyUI's AUDIO (first item of a batch), with the LATENT it was made from, if any."""
-    own = None if latent is None else _samples(vae, latent)[:1].transpose(1, 2).float()
-    source = encode_source(vae, sound.for_model(audio)[0], latents=own, seed=seed)
+    own = None if latent is None else _samples(vae, latent)[:1].transpose(1, 2).float().cpu()
+    source = encode_source(vae, sound.for_model(audio)[0].cpu(), latents=own, seed=seed)
     return replace(source, sampled_with=_seed_of(audio, latent))
 
 
 def _seed_of(audio: Mapping[str, Any], latent: Mapping[str, Any] | None) -> int | None:
     """The sampler's seed that a sound made here came from; None where it is unknown."""
-    trims = (latent or {}).get(EXTRA)
+    trims = _trims(latent) if latent else ()
     if trims and trims[0].seed is not None:
         return trims[0].seed
     about = audio.get(EXTRA)

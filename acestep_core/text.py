@@ -104,10 +104,15 @@ class Prompt:
     lost: tuple[int, int] = (0, 0)
 
     def notes(self) -> tuple[str, ...]:
+        text, lyrics = self.lost
         found = []
-        for count, what, limit in zip(self.lost, ("caption", "lyrics"), (TEXT_TOKENS, LYRIC_TOKENS), strict=True):
-            if count:
-                found.append(f"The {what} is too long: its last {count} of {count + limit} tokens are not heard.")
+        if text:
+            found.append(
+                f"The caption is too long by {text} tokens. What stands last is not heard: length, key, time signature "
+                "and tempo first, then the caption's own end."
+            )
+        if lyrics:
+            found.append(f"The lyrics are too long: the last {lyrics} of {lyrics + LYRIC_TOKENS} tokens are not heard.")
         return tuple(found)
 
 

@@ -212,14 +212,13 @@ class Think(_Planner):
         **widgets: Any,
     ) -> tuple:
         from ..acestep_core.lm import think
-        from ..acestep_core.sampling.noise import fill_seeds
-        from ..acestep_core.sampling.settings import parse_seeds
+        from ..acestep_core.sampling.noise import seeds_of
 
         parts = think.Parts(metas, rewrite_caption, detect_language, write_codes)
         made = think.think(
             lm,
             song,
-            seeds=fill_seeds(parse_seeds(seed, batch_size)),
+            seeds=seeds_of(seed, batch_size),
             parts=parts,
             settings=chosen(planner_settings, **widgets),
             trace=debug,

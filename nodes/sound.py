@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from ..acestep_core import host
-from ..acestep_core.sampling.settings import LATENT_RESCALE_RANGE, LATENT_SHIFT_RANGE
-from .widgets import AUDIO, LATENT, ROOT, VAE, choice, number, socket, switch, text, whole
+from ..acestep_core.sampling.settings import LATENT_RESCALE_RANGE, LATENT_SHIFT_RANGE, WINDOW_RANGE, check_chunk
+from .widgets import AUDIO, LATENT, ROOT, VAE, choice, number, problem_of, socket, switch, text, whole
 
 CATEGORY = f"{ROOT}/Audio"
 FORMATS = ("flac", "mp3", "wav", "wav32", "opus")
 QUALITIES = ("320k", "256k", "192k", "128k")
 SHIFT_TIP = "Added to the latents before they are decoded, as the original offers it. 0: off."
 RESCALE_TIP = "The latents are multiplied by it before they are decoded, as the original offers it. 1: off."
-CHUNK_TIP = "Frames decoded at once (25 a second). 0: fits the memory. The result is the same for every size."
+CHUNK_TIP = (
+    "Frames at once (25 a second), 64 or more. 0: fits the memory. The result is the same for every size."
+)
 
 
 class VAEDecode:
@@ -35,13 +37,17 @@ class VAEDecode:
                     True, "Bring the loudest moment to peak_db. Off: only lowered where it would clip."
                 ),
                 "peak_db": number(-1.0, -10.0, 0.0, 0.1, "Level of the loudest moment in dB; 0 is full scale."),
-                "chunk": whole(0, 0, 4096, CHUNK_TIP, advanced=True),
+                "chunk": whole(0, 0, WINDOW_RANGE[1], CHUNK_TIP, advanced=True),
             },
             "optional": {
                 "latent_shift": number(0.0, *LATENT_SHIFT_RANGE, 0.01, SHIFT_TIP, advanced=True),
                 "latent_rescale": number(1.0, *LATENT_RESCALE_RANGE, 0.01, RESCALE_TIP, advanced=True),
             },
         }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, chunk: Any = None) -> bool | str:
+        return problem_of(check_chunk, chunk)
 
     def decode(
         self,
@@ -74,9 +80,13 @@ class VAEEncode:
             "required": {
                 "vae": socket(VAE, "VAE."),
                 "audio": socket(AUDIO, "Sound to encode, at least 40 ms."),
-                "chunk": whole(0, 0, 4096, CHUNK_TIP, advanced=True),
+                "chunk": whole(0, 0, WINDOW_RANGE[1], CHUNK_TIP, advanced=True),
             }
         }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, chunk: Any = None) -> bool | str:
+        return problem_of(check_chunk, chunk)
 
     def encode(self, vae: Any, audio: dict, chunk: int) -> tuple:
         from ..acestep_core import result

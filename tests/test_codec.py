@@ -50,9 +50,18 @@ def test_window_cores_cover_everything_once(total, chunk, overlap):
 def test_the_mean_repeats_and_a_draw_repeats_with_its_generator():
     audio = torch.rand(1, 2, 20 * 1920, generator=torch.Generator().manual_seed(1)) * 2 - 1
     vae = models.small_vae()
-    draws = [codec.encode(vae, audio, generator=torch.Generator().manual_seed(s)) for s in (5, 5, 6)]
+    draws = [
+        codec.encode(vae, audio, noise=codec.drawn(vae, audio, torch.Generator().manual_seed(s))) for s in (5, 5, 6)
+    ]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
     assert torch.equal(codec.encode(vae, audio), codec.encode(vae, audio))
+
+
+def test_a_draw_does_not_depend_on_the_windows():
+    audio = torch.rand(2, 2, 150 * 1920 + 700, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    noise = codec.drawn(models.small_vae(), audio, torch.Generator().manual_seed(5))
+    whole, *others = (codec.encode(models.small_vae(), audio, noise=noise, chunk=chunk) for chunk in (512, 64, 96))
+    assert all(near(other, whole) for other in others)
 
 
 @pytest.mark.parametrize("bad, words", ((float("nan"), "NaN"), (float("inf"), "NaN or infinity"), (0.0, "all zero")))

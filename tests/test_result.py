@@ -48,6 +48,28 @@ def test_latents_are_scaled_and_shifted_before_decoding(kept):
             result.to_audio(vae, latent, None, None, **wrong)
 
 
+def test_latents_that_other_nodes_changed_are_decoded_as_they_are(kept):
+    vae, latent = models.small_vae(), result.as_latent(kept.made, kept.conditioning)
+    audio = {"waveform": torch.rand(1, 2, 260 * 1920), "sample_rate": 48000, result.EXTRA: {"seed": 5}}
+    joined = {**latent, "samples": torch.cat((latent["samples"],) * 2, dim=2)}
+    picked = {**latent, "samples": latent["samples"][1:]}
+    cut = {**latent, "samples": latent["samples"][..., 20:]}
+    for changed in (joined, picked, cut):
+        items, _, frames = changed["samples"].shape
+        assert result.to_audio(vae, changed, None, None)["waveform"].shape == (items, 2, frames * 1920)
+        assert result.source_of(vae, audio, changed).sampled_with == 5
+    assert result.source_of(vae, audio, latent).sampled_with == 7
+
+
+@pytest.mark.parametrize("chunk", (1, 63, 5000))
+def test_windows_that_would_be_heard_are_refused(kept, chunk):
+    latent = result.as_latent(kept.made, kept.conditioning)
+    with pytest.raises(ValueError, match="64 to 4096"):
+        result.to_audio(models.small_vae(), latent, None, chunk)
+    with pytest.raises(ValueError, match="64 to 4096"):
+        result.from_audio(models.small_vae(), {"waveform": torch.rand(1, 2, 9600), "sample_rate": 48000}, chunk)
+
+
 def test_levels(kept):
     latent = result.as_latent(kept.made, kept.conditioning)
     plain = result.to_audio(models.small_vae(), latent, None, None)["waveform"]

@@ -19,6 +19,9 @@ from .guidance import make_guide
 from .schedules import start_from
 from .settings import SamplerSettings
 
+ROUNDING = 1e-6
+"""Levels are rounded to float32, the ends of the guided interval are not: both count as within it."""
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -158,7 +161,8 @@ class Guided:
         self.levels: dict[float, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, x: Tensor, t: float, step: int, corrector: bool = False) -> Tensor:
-        active = self.guide is not None and self.settings.cfg_interval_start <= t <= self.settings.cfg_interval_end
+        start, end = self.settings.cfg_interval_start, self.settings.cfg_interval_end
+        active = self.guide is not None and start - ROUNDING <= t <= end + ROUNDING
         v, v_null = self._evaluate(x, t, step, active)
         if active:
             v = self.guide(v, v_null, x, t, corrector)

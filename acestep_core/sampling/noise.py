@@ -9,17 +9,20 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .settings import SEED_MAX
+from .settings import SEED_MAX, listed_seeds, parse_seeds
 
 
-def fill_seeds(seeds: Sequence[int | None], draw: random.Random | None = None) -> list[int]:
-    """Every seed that is None gets a number: drawn once, here, so that it can be shown and used again.
+def seeds_of(seed: object, count: int) -> list[int]:
+    """Seeds of ``count`` items, from what :func:`parse_seeds` takes.
 
-    Where at least one seed is given, the others follow from it, so a saved workflow repeats as a whole.
+    What is to be drawn is drawn once, here, so that it can be shown and used again. Missing ones follow from the
+    others, so a saved workflow repeats as a whole.
     """
-    given = [s for s in seeds if s is not None]
-    draw = draw or (random.Random(repr(given)) if given else random.SystemRandom())
-    return [s if s is not None else draw.randint(0, SEED_MAX) for s in seeds]
+    fresh = random.SystemRandom()
+    listed = parse_seeds(seed, min(count, len(listed_seeds(seed))))
+    settled = [fresh.randint(0, SEED_MAX) if one is None else one for one in listed]
+    follow = random.Random(repr(settled)) if settled else fresh
+    return settled + [follow.randint(0, SEED_MAX) for _ in range(count - len(settled))]
 
 
 def without_seed(seeds: Sequence[int], unwanted: int) -> list[int]:

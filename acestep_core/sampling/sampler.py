@@ -20,7 +20,7 @@ from ..memory.tiers import tier_of
 from . import flow_edit, loop, noise, schedules
 from .conditioning import FRAME_RATE, Conditioning, Item
 from .pace import Pace
-from .settings import SamplerSettings, parse_seeds, resolve
+from .settings import SamplerSettings, resolve
 
 BYTES_PER_TOKEN = 160_000
 """Working memory of one position of one row in bfloat16."""
@@ -115,12 +115,16 @@ def sample(
     for note in notes:
         host.say(note)
     levels = schedules.schedule(model.kind, chosen.shift, chosen.steps, chosen.timesteps)
-    seeds = noise.fill_seeds(parse_seeds(seed, len(conditioning.items)))
+    if moved := schedules.moved(levels, chosen.timesteps):
+        host.say(moved)
+        notes = (*notes, moved)
+    seeds = noise.seeds_of(seed, len(conditioning.items))
     used = conditioning.settings.get("source_seed")
     if used in seeds:
         note = f"Seed {used} made the source and would make the same passage again: another one was taken."
         host.say(note)
         seeds, notes = noise.without_seed(seeds, used), (*notes, note)
+    others = noise.seeds_of(chosen.retake_seed, len(seeds))
     device = host.device("dit")
     if rows is None:
         rows, note = _rows_that_fit(model, conditioning, chosen, host)
@@ -141,7 +145,7 @@ def sample(
         group = groups.pop(0)
         items = [conditioning.items[i] for i in group]
         try:
-            task = _run_of(items, [seeds[i] for i in group], chosen, model, device)
+            task = _run_of(items, [seeds[i] for i in group], [others[i] for i in group], chosen, model, device)
             counter, network = _Offset(bar, done * steps), (model.module.decoder, model.module.null_condition_emb)
             ways = [pace.velocity(device, _tokens(items, chosen, model)) for _ in range(2 if editing else 1)]
             with active(model):
@@ -217,9 +221,14 @@ def _groups(items: Sequence[Item], rows: int) -> list[list[int]]:
 
 
 def _run_of(
-    items: Sequence[Item], seeds: Sequence[int], settings: SamplerSettings, model: DiffusionModel, device: torch.device
+    items: Sequence[Item],
+    seeds: Sequence[int],
+    others: Sequence[int],
+    settings: SamplerSettings,
+    model: DiffusionModel,
+    device: torch.device,
 ) -> loop.Run:
-    """One batch of equal shape, on the device."""
+    """One batch of equal shape, on the device; ``others`` are the seeds of a retake."""
 
     def together(parts: Sequence[Tensor]) -> Tensor:
         return torch.cat(list(parts)).to(device)
@@ -232,7 +241,6 @@ def _run_of(
     draw = (frames, channels, settings.noise, device, model.dtype)
     start = noise.draw_noise(seeds, *draw)
     if settings.retake_variance > 0:
-        others = noise.fill_seeds(parse_seeds(settings.retake_seed, len(seeds)))
         start = noise.retake(start, noise.draw_noise(others, *draw), settings.retake_variance)
     keep = first.keep
     if keep is not None:

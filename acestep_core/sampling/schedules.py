@@ -64,6 +64,15 @@ def schedule(kind: str, shift: float, steps: int | None, timesteps: Sequence[flo
     return base_schedule(shift, steps or 32, timesteps)
 
 
+def moved(levels: Sequence[float], timesteps: Sequence[float]) -> str:
+    """A sentence where own ``timesteps`` were not taken word for word; else nothing."""
+    asked = [t for t in timesteps if t > 0][: len(levels) - 1]
+    if all(abs(a - b) < 5e-4 for a, b in zip(asked, levels, strict=False)):
+        return ""
+    shown = ", ".join(f"{level:.4g}" for level in levels)
+    return f"Turbo models know {len(turbo_levels())} noise levels: the timesteps were moved to {shown}."
+
+
 def start_from(levels: list[float], noise_strength: float) -> list[float]:
     """Cut the beginning so that the schedule starts at the level nearest to 1 − noise_strength.
 

@@ -22,6 +22,8 @@ SEED_MAX = 2**32 - 1
 BATCH_RANGE = (1, 8)
 LATENT_SHIFT_RANGE, LATENT_RESCALE_RANGE = (-0.2, 0.2), (0.5, 1.5)
 """What latents may be changed by before they are decoded, as the original offers it."""
+WINDOW_RANGE = (64, 4096)
+"""Latent frames that are decoded or encoded at once: shorter ones would hear too little of their neighbours."""
 DRAWS_RANGE = (1, 8)
 HEARS = ("words", "structure", "sound")
 """What a flow edit hears of its source besides: nothing, its codes (as a remix does), its latents."""
@@ -168,6 +170,8 @@ def resolve(
         chosen = replace(chosen, guidance_scale=1.0, steps=min(chosen.steps, TURBO_MAX_STEPS))
         if len(chosen.timesteps) > TURBO_MAX_STEPS + 1:
             notes.append(f"Turbo models take at most {TURBO_MAX_STEPS} timesteps: the rest was left out.")
+    if chosen.timesteps and chosen.timesteps[-1] != 0:
+        chosen = replace(chosen, timesteps=(*chosen.timesteps, 0.0))
     if chosen.solver == "heun" and chosen.method == "sde":
         notes.append("Heun works with ode only: sde runs with Euler steps.")
         chosen = replace(chosen, solver="euler")
@@ -179,26 +183,44 @@ def parse_seeds(seed: object, count: int, random: bool = False) -> list[int | No
 
     ``seed`` is a number, a list of numbers, or text with commas. −1, nothing and unreadable parts mean
     "draw one"; a fraction is cut to its whole part; missing ones are drawn, extra ones ignored.
+
+    Raises:
+        ValueError: a number that no generator takes.
     """
     if random or seed is None:
         return [None] * count
-    parts: Sequence[object]
-    if isinstance(seed, str):
-        parts = seed.split(",")
-    elif isinstance(seed, (list, tuple)):
-        parts = seed
-    else:
-        parts = [seed]
-    seeds = [_one_seed(part) for part in parts][:count]
+    seeds = [_one_seed(part) for part in listed_seeds(seed)][:count]
     return seeds + [None] * (count - len(seeds))
+
+
+def listed_seeds(seed: object) -> Sequence[object]:
+    """The parts of what :func:`parse_seeds` takes."""
+    if seed is None:
+        return ()
+    if isinstance(seed, str):
+        return seed.split(",")
+    return seed if isinstance(seed, (list, tuple)) else (seed,)
 
 
 def _one_seed(part: object) -> int | None:
     try:
-        value = int(float(part.strip() if isinstance(part, str) else part))  # type: ignore[arg-type]
+        value = int(part)  # type: ignore[call-overload]
     except (TypeError, ValueError, OverflowError):
-        return None
+        try:
+            value = int(float(part))  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
+            return None
+    if not -(2**63) < value < 2**64:
+        raise ValueError(f"Seed {part} is too large; allowed is 0 to {SEED_MAX}, or -1 to draw one.")
     return None if value == -1 else value
+
+
+def check_chunk(chunk: int | None) -> None:
+    """Raise unless ``chunk`` is a length of :data:`WINDOW_RANGE`, or 0 or None for one that fits the memory."""
+    if chunk:
+        low, high = WINDOW_RANGE
+        if not low <= require_number("chunk", chunk) <= high:
+            raise ValueError(f"chunk is {chunk:g}; allowed is {low} to {high}, or 0 to fit the memory.")
 
 
 def check_window(start: float, end: float) -> None:

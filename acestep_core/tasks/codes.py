@@ -90,8 +90,17 @@ def encode_codes(model: DiffusionModel, latents: Tensor, host: Host | None = Non
 @with_room("codes")
 @torch.inference_mode()
 def decode_codes(model: DiffusionModel, codes: Sequence[int], host: Host | None = None) -> Tensor:
-    """Latents [1, 5·n, 64] that codes stand for, float32 on the CPU."""
+    """Latents [1, 5·n, 64] that codes stand for, float32 on the CPU.
+
+    Raises:
+        ValueError: no codes, or a model without a tokenizer.
+    """
     require_tokenizer(model)
+    if not codes:
+        raise ValueError(
+            "There are no codes here: what they come from was made without any. "
+            "Source to Codes makes those of a recording, the planner writes new ones."
+        )
     host = host or current()
     device = host.prepare(model.module, "dit", 300_000_000)
     return model.module.decode_codes(torch.tensor([list(codes)], device=device)).float().cpu()

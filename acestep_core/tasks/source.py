@@ -60,8 +60,8 @@ def encode_source(
     """
     if latents is not None:
         return Source(audio, latents, vae, made_here=True)
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    return Source(audio, codec.encode(vae, audio[None], generator=generator, host=host), vae, seed=seed)
+    noise = None if seed is None else codec.drawn(vae, audio[None], torch.Generator().manual_seed(seed))
+    return Source(audio, codec.encode(vae, audio[None], noise=noise, host=host), vae, seed=seed)
 
 
 def source_latents(model: DiffusionModel, source: Source) -> Tensor:
@@ -79,7 +79,7 @@ def padded(source: Source, before: int, after: int, model: DiffusionModel, host:
     if not before and not after:
         return source
     audio = F.pad(source.audio, (before, after))
-    if not source.made_here:
+    if not source.made_here or before % source.vae.hop:  # half a frame would set sound and latents apart
         return encode_source(source.vae, audio, seed=source.seed, host=host)
     lead, total = before // source.vae.hop, audio.shape[-1] // source.vae.hop
     silence = silence_of(model, total)[None]

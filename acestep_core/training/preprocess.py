@@ -337,8 +337,8 @@ class _Run:
         chosen, own = self.settings, song_seed(self.settings.seed, job.recording.name)
         try:
             clip = read_audio(job.recording.path, chosen.max_seconds)
-            generator = torch.Generator().manual_seed(own)
-            latents = codec.encode(self.vae, clip[None], generator=generator, chunk=chosen.tile, host=self.host)[0]
+            noise = codec.drawn(self.vae, clip[None], torch.Generator().manual_seed(own))
+            latents = codec.encode(self.vae, clip[None], noise=noise, chunk=chosen.tile, host=self.host)[0]
             if not bool(torch.isfinite(latents).all()):
                 raise ValueError("the autoencoder answers with values that are no numbers; load it in bf16 or fp32")
             if chosen.timbre == "own":

@@ -189,7 +189,7 @@ def test_encoding_goes_on_in_shorter_windows(monkeypatch, longest, drawn):
         return mean, 0 * std
 
     monkeypatch.setattr(vae.module, "encode", encode)
-    given = {"generator": torch.Generator().manual_seed(1)} if drawn else {}
+    given = {"noise": codec.drawn(vae, audio, torch.Generator().manual_seed(1))} if drawn else {}
     parts = codec.encode(vae, audio, chunk=512, host=host, **given)
     assert failed and torch.allclose(parts, whole, atol=1e-4)
     assert host.notes and all("Encoding ran out of memory" in note and "windows of" in note for note in host.notes)
@@ -198,7 +198,8 @@ def test_encoding_goes_on_in_shorter_windows(monkeypatch, longest, drawn):
 def test_a_draw_does_not_depend_on_windows_that_failed(monkeypatch):
     vae, real = models.small_vae(), models.small_vae().module.encode
     audio = torch.rand(1, 2, 300 * 1920, generator=torch.Generator().manual_seed(3)) * 2 - 1
-    wanted = codec.encode(vae, audio, chunk=64, generator=torch.Generator().manual_seed(1), host=Host(device="cpu"))
+    noise = codec.drawn(vae, audio, torch.Generator().manual_seed(1))
+    wanted = codec.encode(vae, audio, chunk=64, noise=noise, host=Host(device="cpu"))
     calls = []
 
     def encode(piece):
@@ -208,7 +209,7 @@ def test_a_draw_does_not_depend_on_windows_that_failed(monkeypatch):
         return real(piece)
 
     monkeypatch.setattr(vae.module, "encode", encode)
-    again = codec.encode(vae, audio, chunk=128, generator=torch.Generator().manual_seed(1), host=Host(device="cpu"))
+    again = codec.encode(vae, audio, chunk=128, noise=noise, host=Host(device="cpu"))
     assert torch.equal(again, wanted)
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acestep_graph.acestep_core.sampling.noise import fill_seeds
+from acestep_graph.acestep_core.sampling.noise import seeds_of
 from acestep_graph.acestep_core.sampling.settings import (
     AUTO,
     SEED_MAX,
@@ -67,18 +67,24 @@ def test_heun_with_sde_falls_back_and_says_so():
 
 
 @given(
-    st.integers(1, 8), st.one_of(st.integers(-5, 10**12), st.text(max_size=20), st.lists(st.integers(-1, 9)), st.none())
+    st.integers(1, 8), st.one_of(st.integers(-5, 10**12), st.text(max_size=18), st.lists(st.integers(-1, 9)), st.none())
 )
 def test_seeds_are_always_one_an_item(count, seed):
-    seeds = parse_seeds(seed, count)
-    assert len(seeds) == count
-    filled = fill_seeds(seeds)
-    assert all(isinstance(s, int) for s in filled)
-    assert [f for f, s in zip(filled, seeds, strict=True) if s is not None] == [s for s in seeds if s is not None]
-    assert all(0 <= f <= SEED_MAX for f, s in zip(filled, seeds, strict=True) if s is None)
+    parsed, settled = parse_seeds(seed, count), seeds_of(seed, count)
+    assert len(parsed) == len(settled) == count
+    for asked, found in zip(parsed, settled, strict=True):
+        assert found == asked if asked is not None else 0 <= found <= SEED_MAX
 
 
-def test_missing_seeds_follow_from_the_given_ones():
-    assert fill_seeds([7, None, None]) == fill_seeds([7, None, None]) != fill_seeds([8, None, None])
-    assert fill_seeds([7, None])[1] == fill_seeds([7, None, None])[1]
-    assert fill_seeds([None]) != fill_seeds([None])
+def test_missing_seeds_follow_from_the_given_ones_and_minus_one_draws():
+    assert seeds_of(7, 3) == seeds_of("7", 3) != seeds_of(8, 3)
+    assert seeds_of(7, 2) == seeds_of(7, 3)[:2]
+    for drawn in (None, -1, "-1", "", "7, -1", [7, -1], "7, x"):
+        assert seeds_of(drawn, 3) != seeds_of(drawn, 3)
+    assert seeds_of("7, -1", 2)[0] == 7
+
+
+@pytest.mark.parametrize("seed", (2**64, "1e30", -(2**63) - 1))
+def test_a_seed_that_no_generator_takes_is_answered(seed):
+    with pytest.raises(ValueError, match="allowed is 0 to 4294967295"):
+        parse_seeds(seed, 1)

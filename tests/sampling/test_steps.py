@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from acestep_graph.acestep_core.sampling import correction, guidance, noise, schedules
-from acestep_graph.acestep_core.sampling.settings import SamplerSettings
+from acestep_graph.acestep_core.sampling import correction, guidance, loop, noise, schedules
+from acestep_graph.acestep_core.sampling.settings import SamplerSettings, resolve
 
 
 def draws(*shape, seed=0):
@@ -100,6 +100,43 @@ def test_schedules_fall_from_one_to_zero(kind, steps, shift):
     levels = schedules.schedule(kind, shift, steps)
     assert levels[0] == 1 and levels[-1] == 0 and len(levels) == steps + 1
     assert all(a > b for a, b in zip(levels, levels[1:], strict=False))
+
+
+@pytest.mark.parametrize("timesteps", ((0.9,), (0.9, 0.5), (0.9, 0.5, 0.0)))
+def test_own_levels_end_at_zero(timesteps):
+    chosen, _ = resolve(SamplerSettings(timesteps=timesteps), "base")
+    levels = schedules.schedule("base", 1.0, None, chosen.timesteps)
+    assert levels[-1] == 0 and levels.count(0) == 1 and levels[0] == 0.9
+
+
+@pytest.mark.parametrize("end", [n / 10 for n in range(11)])
+def test_guidance_applies_at_both_ends_of_its_interval(end):
+    """Levels are float32, what the user writes is not."""
+    asked = []
+
+    class Network:
+        def begin(self, *_):
+            return None
+
+        def levels(self, every, ready):
+            return every[:, None], every[:, None]
+
+    def velocity(x, level, ready, guided):
+        asked.append((round(float(level[0]), 4), guided))
+        return x, x if guided else None
+
+    for interval in ({"cfg_interval_end": end}, {"cfg_interval_start": end}):
+        asked.clear()
+        levels = schedules.base_schedule(1.0, 10)[:-1]
+        settings = SamplerSettings(guidance_scale=3.0, guidance="cfg", **interval)
+        run = loop.Guided(
+            Network(), draws(1), lambda _: loop.Conditions(draws(1), draws(1)), levels, settings, velocity
+        )
+        for step, t in enumerate(levels):
+            run(draws(1, 4, 8), t, step)
+        wanted = [n / 10 for n in range(10, 0, -1)]
+        inside = (lambda t: t <= end) if "cfg_interval_end" in interval else (lambda t: t >= end)
+        assert asked == [(t, inside(t)) for t in wanted]
 
 
 def test_a_noise_strength_starts_later():

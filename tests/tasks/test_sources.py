@@ -125,6 +125,24 @@ def test_own_latents_are_used_instead_of_encoding_again():
     assert torch.equal(grown.keep.clean[:, 25:175], own)
 
 
+@pytest.mark.parametrize("start", (-1.0, -0.5, -0.01))
+def test_own_latents_and_sound_stay_together_where_music_is_put_in_front(start):
+    vae, recording = models.small_vae(), source()
+    ours = encode_source(vae, recording.audio, latents=recording.latents)
+    item = repaint.prepare(turbo(), models.text_encoder(), SONG, ours, start, 0.0).items[0]
+    again = encode_source(vae, item.splice.audio).latents
+    lead = -(-int(-start * 48000) // HOP) + 12
+    assert torch.allclose(item.keep.clean[0, lead:130], again[0, lead:130], atol=1e-3)
+
+
+def test_empty_codes_are_answered_before_anything_is_made():
+    for codes in (Codes(()), Codes(((), (1, 2)))):
+        with pytest.raises(ValueError, match="no codes here"):
+            remix.prepare(turbo(), models.text_encoder(), SONG, codes)
+    with pytest.raises(ValueError, match="no codes here"):
+        decode_codes(turbo(), ())
+
+
 def test_remix_strength_one_hears_the_source_to_the_end_and_zero_never():
     recording, encoder = source(), models.text_encoder()
     full = remix.prepare(turbo(), encoder, SONG, recording, strength=1.0)

@@ -44,10 +44,10 @@ def test_an_item_is_the_same_alone_and_among_others(kind, settings):
         assert (alone[0] - together[index]).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize("kind", ("turbo", "base"))
-def test_rows_of_one_batch_equal_single_runs(kind):
+@pytest.mark.parametrize("kind, more", (("turbo", {}), ("base", {}), ("turbo", {"retake_variance": 0.5})))
+def test_rows_of_one_batch_equal_single_runs(kind, more):
     batch = prepare(kind=kind, batch=4)
-    settings = SamplerSettings(steps=4)
+    settings = SamplerSettings(steps=4, **more)
     one = sample(models.diffusion(kind), batch, settings, [1, 2, 3, 4], rows=1).latents
     four = sample(models.diffusion(kind), batch, settings, [1, 2, 3, 4], rows=4).latents
     assert (one - four).abs().max() <= 1e-5 * max(1.0, one.abs().max())
@@ -75,6 +75,17 @@ def test_only_the_seed_changes_an_item_and_every_seed_changes_it():
     batch = prepare(batch=3)
     latents = make(batch, "5,6,5")
     assert torch.equal(latents[0], latents[2]) and not torch.equal(latents[0], latents[1])
+
+
+def test_every_variation_of_a_retake_has_noise_of_its_own():
+    latents = make(prepare(batch=2), [1, 2], retake_variance=1.0, retake_seed=3)
+    assert not torch.allclose(latents[0], latents[1], atol=0.1)
+
+
+def test_timesteps_that_turbo_moves_are_said():
+    moved = sample(models.diffusion(), prepare(), SamplerSettings(timesteps=(0.96, 0.5, 0.45, 0.0)), 1)
+    assert "moved to 0.9545, 0.5, 0.5, 0" in moved.notes[-1]
+    assert not sample(models.diffusion(), prepare(), SamplerSettings(timesteps=(1.0, 0.5, 0.0)), 1).notes
 
 
 def test_seeds_are_settled_once_and_shown():
