@@ -130,6 +130,11 @@ class Host:
     def send(self, event: str, values: Mapping[str, Any]) -> None:
         """Tell whoever shows the work, such as a page, what is new. Here nobody listens."""
 
+    @property
+    def shares_workflows(self) -> bool:
+        """Whether saved files may hold the workflow and the words they were made with."""
+        return True
+
     def say(self, text: str) -> None:
         """Tell the user something they did not ask for but must know (a value clamped, a fallback taken)."""
         self.notes.append(text)

@@ -54,6 +54,9 @@ def judge(
         raise ValueError("Connect the planner (lm), the model the music was made with, or both: a score needs one.")
     given = codes if codes is not None else codes_of(result)
     count = len(result.conditioning.items)
+    scores_lyrics = model is not None and (lm is None or timing.sings(result.conditioning))
+    if scores_lyrics:
+        timing.require_model(model, result.conditioning)
     lists = [given.for_item(index) for index in range(count)] if given else [()] * count
     if lm is not None and not all(lists):
         if not encode:
@@ -73,7 +76,7 @@ def judge(
                 known[found] = planner_score(lm, found, song, scale=scale, host=host)
         planner = [known[found] for found in lists]
     lyrics: Sequence[timing.LyricScore | None] = [None] * count
-    if model is not None and (lm is None or timing.sings(result.conditioning)):
+    if scores_lyrics:
         lyrics = timing.score_lyrics(model, result.conditioning, result.made, host)
     scores = tuple(Score(*pair) for pair in zip(planner, lyrics, strict=True))
     return replace(_timed(result, "auto_score_time", started), scores=scores)

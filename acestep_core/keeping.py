@@ -81,13 +81,15 @@ def keep(
     Args:
         audio: ComfyUI's AUDIO decoded from ``result``. lyrics: also write .lrc and .vtt where the words are timed.
         latents: also keep the latents. more: further fields of the settings file.
-        prompt, extra: the workflow as ComfyUI gives it to a node.
+        prompt, extra: the workflow as ComfyUI gives it to a node; kept only where the host shares workflows.
 
     Returns: a card an item: file, settings file, title, peaks, seed, scores, lines.
 
     Raises:
         ValueError: the sound is not this result's, or the prefix leads outside the folder.
     """
+    open_ = host.shares_workflows
+    prompt, extra = (prompt, extra) if open_ else (None, None)
     clips = _clips_of(result, audio)
     rate = audio["sample_rate"]
     batch = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
@@ -95,7 +97,7 @@ def keep(
     vae = [described("vae", file) for file in _about(audio).get("vae_files", ())]
     about = {**(more or {}), **finish.record(), "models": vae}
     records = [sidecar.item_record(result, index, about) for index in range(len(clips))]
-    tags = [tags_of(record, prompt, extra) for record in records]
+    tags = [tags_of(record if open_ else None, prompt, extra) for record in records]
     saved = []
     for index, clip in enumerate(finished):
         one = {"waveform": clip[None], "sample_rate": rate}
@@ -115,7 +117,7 @@ def keep(
                 if record[ending]:
                     path.with_suffix(f".{ending}").write_text(record[ending] + "\n", encoding="utf-8")
         if latents:
-            save_latents(path, result, index, record)
+            save_latents(path, result, index, record, open_)
         sidecar.write(path.with_suffix(SETTINGS_SUFFIX), record)
         beside = f"{file['subfolder']}/" if file["subfolder"] else ""
         cards.append({**card_of(record), "file": file, "sidecar": beside + path.with_suffix(SETTINGS_SUFFIX).name})
@@ -203,7 +205,8 @@ def save_sound(
     extra: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Write every item of any sound to the output folder, with the workflow inside; returns a card an item."""
-    files = save_sounds(host, "output", prefix, audio, *_form(finish), tags=tags_of(None, prompt, extra))
+    tags = tags_of(None, prompt, extra) if host.shares_workflows else {}
+    files = save_sounds(host, "output", prefix, audio, *_form(finish), tags=tags)
     return plain_cards(files, audio)
 
 
@@ -212,7 +215,8 @@ def preview(
 ) -> list[dict[str, Any]]:
     """Write every item as flac to the temporary folder; returns a card an item."""
     name = f"acestep_{os.urandom(3).hex()}"
-    return plain_cards(save_sounds(host, "temp", name, audio, "flac", tags=tags_of(None, prompt, extra)), audio)
+    tags = tags_of(None, prompt, extra) if host.shares_workflows else {}
+    return plain_cards(save_sounds(host, "temp", name, audio, "flac", tags=tags), audio)
 
 
 def plain_cards(files: Sequence[dict[str, str]], audio: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -230,11 +234,14 @@ def plain_cards(files: Sequence[dict[str, str]], audio: Mapping[str, Any]) -> li
     ]
 
 
-def save_latents(path: Path, result: Result, index: int, record: Mapping[str, Any]) -> Path:
-    """Write the latents of one item beside its sound, so that it can be a source without encoding again."""
+def save_latents(path: Path, result: Result, index: int, record: Mapping[str, Any], shared: bool = True) -> Path:
+    """Write the latents of one item beside its sound, so that it can be a source without encoding again.
+
+    ``shared``: with its settings inside.
+    """
     beside = path.with_name(path.stem + LATENTS_SUFFIX)
     row = result.made.latents[index, : result.made.lengths[index]].contiguous()
-    save_file({"latents": row}, beside, metadata={"acestep": json.dumps(sidecar.tag_of(record))})
+    save_file({"latents": row}, beside, metadata={"acestep": json.dumps(sidecar.tag_of(record))} if shared else None)
     return beside
 
 

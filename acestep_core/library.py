@@ -125,7 +125,7 @@ def batches(host: Host, limit: int = 30, before: str = "") -> dict[str, Any]:
     """The newest ``limit`` batches of the output folder behind batch ``before``: batches, more, skipped."""
     root, found, skipped = host.output, {}, []
     waiting, more = bool(before), False
-    files = [(when, name) for when, name in walk(root) if name.endswith(SETTINGS_SUFFIX)]
+    files = [(when, name) for when, name in walk(root) if name.lower().endswith(SETTINGS_SUFFIX)]
     for when, name in sorted(files, reverse=True):
         path = root / name
         try:
@@ -143,8 +143,12 @@ def batches(host: Host, limit: int = 30, before: str = "") -> dict[str, Any]:
         if batch not in found and len(found) == limit:
             more = True
             break
+        try:
+            card = card_of(host, path, record)
+        except (ValueError, ArithmeticError) as error:
+            skipped.append({"file": name, "reason": str(error)})
+            continue
         entry = found.setdefault(batch, (when, []))
-        card = card_of(host, path, record)
         entry[1].append({**card, "lines": [], "timed": bool(card["lines"])})
     ordered = [
         Batch(batch, when, tuple(sorted(cards, key=lambda card: (card["item"], card["sidecar"]))))
@@ -170,7 +174,7 @@ def card_of(host: Host, path: Path, record: Mapping[str, Any]) -> dict[str, Any]
         "sidecar": path.relative_to(host.output).as_posix(),
         "title": (sidecar.text_of(record, "caption").split("\n") or [""])[0][:80],
         "seconds": sidecar.number_of(record, "seconds") or sidecar.number_of(record, "duration") or 0.0,
-        "peaks": [max(0, min(100, round(value))) for value in peaks if value == value],
+        "peaks": [round(max(0.0, min(100.0, value))) for value in peaks],
         "seed": sidecar.seed_of(record),
         "scores": {name: sidecar.number_of(scores, name) for name in ("total", "planner", "lyrics")},
         "lines": lines_of(record),

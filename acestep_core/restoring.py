@@ -84,11 +84,9 @@ def restore(record: Mapping[str, Any]) -> Restored:
     notes: list[str] = []
     seed = sidecar.seed_of(record)
     seeds = tuple(s for s in sidecar.list_of(record, "seeds", 64) if isinstance(s, int) and not isinstance(s, bool))
-    text = sidecar.text_of(record, "audio_codes")
-    codes = parse_codes(text) if "<|audio_code_" in text else Codes(())
     return Restored(
         song=song_of(record, notes),
-        codes=codes,
+        codes=_codes(record, notes),
         seed=seed,
         seeds=seeds or (() if seed is None else (seed,)),
         sampler=sampler_of(record, notes),
@@ -174,34 +172,60 @@ def song_of(record: Mapping[str, Any], notes: list[str]) -> Song:
     return song
 
 
+def _codes(record: Mapping[str, Any], notes: list[str]) -> Codes:
+    text = sidecar.text_of(record, "audio_codes")
+    if not text.strip():
+        return Codes(())
+    try:
+        return parse_codes(text)
+    except ValueError as error:
+        notes.append(f"{str(error)[:300]} The codes were left out.")
+        return Codes(())
+
+
+SAMPLER_FIELDS: dict[str, tuple[str, Callable]] = {
+    "steps": ("inference_steps", sidecar.whole_of),
+    "guidance_scale": ("guidance_scale", sidecar.number_of),
+    "shift": ("shift", sidecar.number_of),
+    "guidance": ("guidance_variant", sidecar.text_of),
+    "cfg_interval_start": ("cfg_interval_start", sidecar.number_of),
+    "cfg_interval_end": ("cfg_interval_end", sidecar.number_of),
+    "eta": ("guidance_eta", sidecar.number_of),
+    "norm_threshold": ("guidance_norm_threshold", sidecar.number_of),
+    "momentum": ("guidance_momentum", sidecar.number_of),
+    "angle_clip": ("guidance_angle_clip", sidecar.number_of),
+    "method": ("infer_method", sidecar.text_of),
+    "solver": ("sampler_mode", sidecar.text_of),
+    "velocity_norm_threshold": ("velocity_norm_threshold", sidecar.number_of),
+    "velocity_ema_factor": ("velocity_ema_factor", sidecar.number_of),
+    "scaler": ("dcw_scaler", sidecar.number_of),
+    "high_scaler": ("dcw_high_scaler", sidecar.number_of),
+    "retake_variance": ("retake_variance", sidecar.number_of),
+    "retake_seed": ("retake_seed", sidecar.whole_of),
+    "noise": ("noise_source", sidecar.text_of),
+}
+"""Setting → field of the file, and how it is read."""
+WAVELETS = ("", "haar")
+"""What the correction works with."""
+
+
 def sampler_of(record: Mapping[str, Any], notes: list[str]) -> SamplerSettings:
     """Settings of the sampler; each that is no valid value keeps its default and is noted."""
-    adg = record.get("use_adg") is True
-    wanted: dict[str, Any] = {
-        "steps": sidecar.whole_of(record, "inference_steps"),
-        "guidance_scale": sidecar.number_of(record, "guidance_scale"),
-        "shift": sidecar.number_of(record, "shift"),
-        "guidance": sidecar.text_of(record, "guidance_variant", 40) or ("adg" if adg else None),
-        "cfg_interval_start": sidecar.number_of(record, "cfg_interval_start"),
-        "cfg_interval_end": sidecar.number_of(record, "cfg_interval_end"),
-        "eta": sidecar.number_of(record, "guidance_eta"),
-        "norm_threshold": sidecar.number_of(record, "guidance_norm_threshold"),
-        "momentum": sidecar.number_of(record, "guidance_momentum"),
-        "angle_clip": sidecar.number_of(record, "guidance_angle_clip"),
-        "method": sidecar.text_of(record, "infer_method", 40) or None,
-        "solver": sidecar.text_of(record, "sampler_mode", 40) or None,
-        "velocity_norm_threshold": sidecar.number_of(record, "velocity_norm_threshold"),
-        "velocity_ema_factor": sidecar.number_of(record, "velocity_ema_factor"),
-        "correction": _correction(record),
-        "scaler": sidecar.number_of(record, "dcw_scaler"),
-        "high_scaler": sidecar.number_of(record, "dcw_high_scaler"),
-        "retake_variance": sidecar.number_of(record, "retake_variance"),
-        "retake_seed": sidecar.whole_of(record, "retake_seed"),
-        "noise": sidecar.text_of(record, "noise_source", 40) or None,
-        "timesteps": _timesteps(record, notes),
-    }
+    wanted: dict[str, Any] = {}
+    for name, (field, read) in SAMPLER_FIELDS.items():
+        given, value = record.get(field), read(record, field)
+        if given in (None, ""):
+            continue
+        if value in (None, "") or (read is sidecar.whole_of and sidecar.number_of(record, field) != value):
+            notes.append(f"{field} is {str(given)[:40]!r}, which makes no sense here. It was left at its default.")
+        else:
+            wanted[name] = value
+    if "guidance" not in wanted and _switched(record, "use_adg", notes):
+        wanted["guidance"] = "adg"
+    wanted["correction"] = _correction(record, notes)
+    wanted["timesteps"] = _timesteps(record, notes)
     settings = SamplerSettings()
-    start, end = wanted["cfg_interval_start"], wanted["cfg_interval_end"]
+    start, end = wanted.get("cfg_interval_start"), wanted.get("cfg_interval_end")
     if start is not None and end is not None and start > end:
         notes.append(f"The guidance interval {start:g} to {end:g} is empty and was left out.")
         wanted["cfg_interval_start"] = wanted["cfg_interval_end"] = None
@@ -215,10 +239,22 @@ def sampler_of(record: Mapping[str, Any], notes: list[str]) -> SamplerSettings:
     return settings
 
 
-def _correction(record: Mapping[str, Any]) -> str | None:
-    mode = sidecar.text_of(record, "dcw_mode", 40)
-    if record.get("dcw_enabled") is not True:
+def _switched(record: Mapping[str, Any], field: str, notes: list[str]) -> bool:
+    """Whether a switch is on; one that is neither on nor off is noted, and off."""
+    value = record.get(field)
+    if value is not None and not isinstance(value, bool):
+        notes.append(f"{field} is {str(value)[:40]!r}, neither true nor false. It was left off.")
+    return value is True
+
+
+def _correction(record: Mapping[str, Any], notes: list[str]) -> str | None:
+    if not _switched(record, "dcw_enabled", notes):
         return None
+    mode, wavelet = sidecar.text_of(record, "dcw_mode", 40), sidecar.text_of(record, "dcw_wavelet", 40)
+    if wavelet not in WAVELETS:
+        notes.append(f"The correction works with the wavelet haar; the file asks for {wavelet!r}.")
+    if mode and mode not in CORRECTIONS:
+        notes.append(f"The correction {mode!r} is unknown here; double was taken.")
     return mode if mode in CORRECTIONS else "double"
 
 

@@ -18,7 +18,7 @@ MOST_NAMES = 2000
 
 def sound_of(path: Path) -> Path | None:
     """The sound that a settings file describes: the file of the same name beside it."""
-    found = (path.with_suffix(ending) for ending in SOUNDS)
+    found = [path.with_suffix(spelling) for ending in SOUNDS for spelling in (ending, ending.upper())]
     return next((sound for sound in found if sound.is_file()), None)
 
 
@@ -26,12 +26,12 @@ def walk(root: Path) -> Iterator[tuple[float, str]]:
     """(time of change, relative name) of every settings file with a sound, and every sound without one."""
     for folder, folders, files in os.walk(root):
         folders[:] = [f for f in folders if not f.startswith(".")]
-        here = set(files)
-        for name in files:
-            stem, ending = os.path.splitext(name)
+        parts = [os.path.splitext(name) for name in files]
+        here = {(stem, ending.lower()) for stem, ending in parts}
+        for name, (stem, ending) in zip(files, parts, strict=True):
             ending = ending.lower()
-            settings = ending == SETTINGS_SUFFIX and any(stem + other in here for other in SOUNDS)
-            if settings or (ending in SOUNDS and stem + SETTINGS_SUFFIX not in here):
+            settings = ending == SETTINGS_SUFFIX and any((stem, other) in here for other in SOUNDS)
+            if settings or (ending in SOUNDS and (stem, SETTINGS_SUFFIX) not in here):
                 path = Path(folder, name)
                 try:
                     yield path.stat().st_mtime, path.relative_to(root).as_posix()

@@ -96,7 +96,8 @@ def write(path: Path, record: Mapping[str, Any]) -> None:
     """Write a settings file, complete or not at all."""
     part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
+        text = json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False)
+        part.write_bytes(text.encode("utf-8", "replace"))  # half an emoji is no reason to lose the settings
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -122,12 +123,17 @@ def read(path: Path) -> dict[str, Any]:
 def parse(text: str, name: str = "this text") -> dict[str, Any]:
     """The fields of a settings file's text. Raises as :func:`read`."""
     try:
-        found = json.loads(text)
+        found = json.loads(text, parse_float=_finite, parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:
         raise SidecarError(f"{name} is not valid JSON ({error}).") from error
     if not isinstance(found, dict) or not ({MARK, "caption", "lyrics"} & set(found)):
         raise SidecarError(f"{name} holds no settings of a song; save one with Save Result.")
     return found
+
+
+def _finite(digits: str) -> float | None:
+    number = float(digits)
+    return number if math.isfinite(number) else None
 
 
 # -- single fields, whatever stands there

@@ -183,7 +183,7 @@ def parse_bpm(value: object) -> int | None:
         return None
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number) or not BPM_RANGE[0] <= round(number) <= BPM_RANGE[1]:
         raise ValueError(f"bpm is {value!r}; allowed is {BPM_RANGE[0]} to {BPM_RANGE[1]}, or 0 for auto.")
@@ -221,7 +221,7 @@ def parse_duration(value: object) -> float:
         return AUTO_DURATION
     try:
         seconds = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if seconds in (AUTO_DURATION, 0):
         return AUTO_DURATION

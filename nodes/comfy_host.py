@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import time
 from collections.abc import Mapping
@@ -91,13 +92,22 @@ class ComfyHost(engine.Host):
             server.send_sync(event, {"node": context.node_id, **values})
 
     def _show(self, text: str) -> None:
-        """Text under the node that is running; nothing where there is no server or no node."""
+        """Text under the node that is running; nothing where there is no server or no node.
+
+        The page takes it as HTML, and names and words in it may come from a stranger's workflow.
+        """
         from comfy_execution.utils import get_executing_context
         from server import PromptServer
 
         context, server = get_executing_context(), getattr(PromptServer, "instance", None)
         if context is not None and server is not None and server.client_id is not None:
-            server.send_progress_text(text, context.node_id)
+            server.send_progress_text(html.escape(text, quote=False), context.node_id)
+
+    @property
+    def shares_workflows(self) -> bool:
+        from comfy.cli_args import args
+
+        return not args.disable_metadata
 
     # -- devices
 

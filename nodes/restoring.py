@@ -135,7 +135,9 @@ def _of_settings(saved: Restored) -> list[dict[str, Any]]:
     own = {name: getattr(sampler, name) for name in sampler.__dataclass_fields__}
     apart = {*given["ACEStepSampler"], *guided, "timesteps"}
     given["ACEStepSamplerSettings"] = {name: value for name, value in own.items() if name not in apart}
-    given["ACEStepSamplerSettings"]["timesteps"] = ", ".join(f"{level:g}" for level in sampler.timesteps)
+    given["ACEStepSamplerSettings"]["timesteps"] = ", ".join(
+        repr(float(level)).removesuffix(".0") for level in sampler.timesteps
+    )
     given["ACEStepGuidanceSettings"] = guided
     task = "flow-edit" if saved.options.get("flow_edit_morph") else saved.task
     if task in TASKS:
@@ -152,6 +154,8 @@ def _of_settings(saved: Restored) -> list[dict[str, Any]]:
             name: saved.planner[field] for field, name in PLANNER.items() if field in saved.planner
         }
     finish = {name: saved.finish[field] for field, name in FINISH.items() if field in saved.finish}
+    if "mp3_bitrate" in saved.finish:  # the original's own field
+        finish.setdefault("quality", saved.finish["mp3_bitrate"])
     if finish:
         given["ACEStepSaveResult"] = finish
     decoding = {name: saved.finish[name] for name in DECODING if name in saved.finish}

@@ -98,6 +98,9 @@ def answer(make: Callable[[Any], dict[str, Any]], query: Any) -> tuple[int, str]
         return 404, json.dumps({"error": str(error)})
     except (ValueError, OSError) as error:
         return 400, json.dumps({"error": str(error)})
+    except Exception as error:
+        host.log.exception("A request of the page failed.")
+        return 500, json.dumps({"error": f"{type(error).__name__}: {error}"})
 
 
 def register(server: Any) -> None:

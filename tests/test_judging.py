@@ -128,6 +128,12 @@ def test_what_is_missing_is_said_before_anything_runs(given, sentence):
         judging.judge(results.made(), **given)
 
 
+def test_the_planner_does_not_work_for_a_model_that_is_refused(monkeypatch):
+    monkeypatch.setattr(judging, "planner_score", lambda *_, **__: pytest.fail("the planner worked"))
+    with pytest.raises(ValueError, match="another diffusion model"):
+        judging.judge(results.made(), model=models.diffusion("base"), lm=planner(), codes=Codes(((1, 2), (3, 4))))
+
+
 def judged_with(*values):
     scores = tuple(None if v is None else Score(planner=PlannerScore(v, v, None, {})) for v in values)
     return replace(results.made(len(values), 3), scores=scores)

@@ -161,6 +161,32 @@ def test_the_key_names_the_settings_and_nothing_else():
     assert [len(part) for part in record["key"].split("-")] == [8, 4, 4, 4, 12]
 
 
+def test_half_an_emoji_loses_nothing(tmp_path):
+    song = edited(results.SONG, caption="soft \ud83d folk")
+    keeping.keep(
+        Host(output=tmp_path), results.made(1, 7, song), results.sound_of(results.made(1)), "x", keeping.Finish()
+    )
+    assert sidecar.read(tmp_path / "x_00001_.json")["caption"] == "soft ? folk"
+
+
+class Closed(Host):
+    """ComfyUI started with --disable-metadata."""
+
+    shares_workflows = False
+
+
+def test_where_workflows_are_not_shared_no_file_holds_one(tmp_path):
+    host, made = Closed(output=tmp_path, temp=tmp_path), judged()
+    sound = results.sound_of(made)
+    keeping.keep(host, made, sound, "x", keeping.Finish("flac"), latents=True, prompt=PROMPT, extra=EXTRA)
+    keeping.save_sound(host, sound, "y", keeping.Finish("flac"), PROMPT, EXTRA)
+    keeping.preview(host, sound, PROMPT, EXTRA)
+    for path in tmp_path.iterdir():
+        content = path.read_bytes()
+        assert b'"nodes"' not in content and b"class_type" not in content, path.name
+        assert path.suffix in (".json", ".lrc", ".vtt") or b"calm piano" not in content, path.name
+
+
 def test_a_failed_write_leaves_no_half_file(tmp_path, monkeypatch):
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):

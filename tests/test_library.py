@@ -271,6 +271,72 @@ def test_names_stay_inside_the_folders(tmp_path):
                 assert routes.answer(make, {"file": name})[0] in (400, 404)
 
 
+@pytest.mark.parametrize(
+    "field",
+    (
+        '"peaks": [1e999, -1e999, 50, NaN, 1' + 400 * "0" + "]",
+        '"item": 1' + 400 * "0",
+        '"audio_codes": "<|audio_code_"',
+        '"bpm": 1' + 400 * "0",
+        '"duration": 1' + 400 * "0",
+        '"inference_steps": 1' + 400 * "0",
+        '"retake_seed": 1' + 400 * "0",
+        '"prompt": {"1": {"class_type": "x", "inputs": {"a": NaN, "b": 1e999}}}',
+        '"workflow": {"nodes": [NaN]}',
+    ),
+)
+def test_one_bad_field_hides_nothing(tmp_path, field):
+    host = host_of(tmp_path)
+    saved(host, "good")
+    (tmp_path / "out" / "bad.flac").write_bytes(b"x")
+    (tmp_path / "out" / "bad.json").write_text(f'{{"caption": "x", {field}}}')
+    answer = json.loads(json.dumps(library.batches(host), allow_nan=False))
+    assert sum(len(batch["items"]) for batch in answer["batches"]) == 3 and not answer["skipped"]
+    assert library.load(host, "bad.json").restored.song.caption == "x"
+    with use(host):
+        assert routes.answer(routes.result, {"file": "bad.json"})[0] == 200
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    (
+        ("guidance_scale", "abc"),
+        ("inference_steps", 8.9),
+        ("shift", []),
+        ("dcw_mode", "strange"),
+        ("dcw_wavelet", "db4"),
+        ("use_adg", "true"),
+        ("audio_codes", "<|audio_code_"),
+    ),
+)
+def test_what_cannot_be_taken_over_is_said(field, value):
+    record = {"caption": "x", "dcw_enabled": True, field: value}
+    assert len(restore(record).notes) == 1 + len(restore({"caption": "x", "dcw_enabled": True}).notes)
+
+
+def test_what_the_original_writes_of_its_file_comes_back():
+    nodes = {n["type"]: n["values"] for n in widgets_of(restore({"caption": "x", "mp3_bitrate": "192k"}))}
+    assert nodes["ACEStepSaveResult"]["quality"] == "192k"
+    nodes = {n["type"]: n["values"] for n in widgets_of(restore({"caption": "x", "timesteps": [0.97654321, 0.5, 0]}))}
+    assert nodes["ACEStepSamplerSettings"]["timesteps"] == "0.97654321, 0.5, 0"
+
+
+@pytest.mark.parametrize("sound, settings_file", (("Song.FLAC", "Song.json"), ("Song.flac", "Song.JSON")))
+def test_endings_in_capitals_are_found(tmp_path, sound, settings_file):
+    host = host_of(tmp_path)
+    (tmp_path / "out" / sound).write_bytes(b"x")
+    (tmp_path / "out" / settings_file).write_text('{"caption": "x"}')
+    assert saved_files.names(host) == [settings_file]
+    assert saved_files.sound_of(tmp_path / "out" / settings_file).name == sound
+    (batch,) = library.batches(host)["batches"]
+    assert batch["items"][0]["file"]["filename"] == sound
+
+
+def test_an_unforeseen_error_is_answered_as_one():
+    status, text = routes.answer(lambda _: 1 // 0, {})
+    assert status == 500 and "ZeroDivisionError" in json.loads(text)["error"]
+
+
 def test_a_huge_or_broken_file_is_left_out_with_a_reason(tmp_path):
     host = host_of(tmp_path)
     card = saved(host, "good")[0]

@@ -3,7 +3,7 @@
 import inspect
 import subprocess
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -252,3 +252,21 @@ def test_a_random_example_is_what_create_sample_asks_for(monkeypatch):
     assert asked[0][0] == wanted.description and asked[0][1]["language"] == wanted.language
     create().create(**defaults(create, lm=None, description="my own", instrumental=True, temperature=0.5))
     assert asked[1][0] == "my own" and asked[1][1]["instrumental"] and asked[1][1]["settings"].temperature == 0.5
+
+
+def test_names_and_words_reach_the_page_as_text(monkeypatch):
+    """ComfyUI puts what is shown under a node into the page as HTML."""
+    from acestep_graph.nodes.comfy_host import ComfyHost
+
+    shown = []
+    server = SimpleNamespace(client_id="a", send_progress_text=lambda text, node: shown.append(text))
+    context = SimpleNamespace(node_id="3")
+    for name, content in (
+        ("comfy_execution.utils", {"get_executing_context": lambda: context}),
+        ("server", {"PromptServer": SimpleNamespace(instance=server)}),
+    ):
+        module = ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    ComfyHost.__new__(ComfyHost).say("<img src=x onerror=alert(1)>.safetensors isn't here & nano plays")
+    assert shown == ["&lt;img src=x onerror=alert(1)&gt;.safetensors isn't here &amp; nano plays"]

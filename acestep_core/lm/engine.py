@@ -55,7 +55,7 @@ class Written:
     """A reply.
 
     Attributes:
-        ids, text: with control tokens. finished: False where the budget cut it. seconds: time taken.
+        ids, text: with control tokens, but without words that only look like one. finished: False where the budget cut it. seconds: time taken.
         trace: one entry a token, where it was asked for.
     """
 
@@ -131,7 +131,7 @@ def write(
         waiting.append(token)
     bar.finish(len(written))
     taken = time.perf_counter() - started
-    return Written(tuple(written), lm.tokenizer.decode(written), walk.done, taken, tuple(traced))
+    return Written(tuple(written), walk.vocabulary.text_of(written), walk.done, taken, tuple(traced))
 
 
 @with_room("the planner's codes")

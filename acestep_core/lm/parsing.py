@@ -27,6 +27,7 @@ from ..song import (
 from ..tasks.codes import CODE_TOKEN, parse_item
 from .prompts import END
 from .prompts import FIELDS as PLAN_FIELDS
+from .vocabulary import CONTROL
 
 FIELDS = (*PLAN_FIELDS, "genres")
 """What is read; genres are written by older replies only."""
@@ -40,7 +41,6 @@ SYNONYMS = {
 _THOUGHT = re.compile(r"<think>(.*?)</think>|<reasoning>(.*?)</reasoning>", re.DOTALL)
 _HEADER = re.compile(r"^#\s*Lyri[c|cs]?\s*\n", re.IGNORECASE)
 _LOOSE_HEADER = re.compile(r"^(?:#\s*Languages?\s*\n[^\n#]*\n+)?(?:#\s*Lyrics?\s*(?:\n|$))?", re.IGNORECASE)
-_CONTROL = re.compile(r"<\|[a-z0-9_]+\|>|</?think>|</?tool_(?:call|response)>")
 _BLOCK_MARKS = ("|", "|-", "|+", ">", ">-", ">+")
 
 
@@ -119,7 +119,7 @@ def clean_lyrics(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return "" if text.strip().upper() == "N/A" else _CONTROL.sub("", text)
+    return "" if text.strip().upper() == "N/A" else CONTROL.sub("", text)
 
 
 def _scalar(lines: list[str]) -> str:

@@ -64,7 +64,7 @@ def create(
     if instrumental:
         song = replace(made.song, instrumental=True, lyrics=INSTRUMENTAL, language=UNKNOWN_LANGUAGE)
         return replace(made, song=song)
-    if not made.song.sung:
+    if made.song.instrumental or not made.song.sung:
         return _noted(made, "The planner wrote no lyrics. Another seed may.", host)
     return made
 
@@ -92,7 +92,8 @@ def rewrite(
     prompt = prompts.format_prompt(song.caption or NO_INPUT, song.sung.strip() or INSTRUMENTAL)
     made = _ask(lm, prompt, given, "formatting", seed, settings, budget, trace, host)
     written = made.song
-    keeps_lyrics = lock_lyrics or song.instrumental or not written.sung
+    wordless = not written.sung or (written.instrumental and bool(song.lyrics.strip()))
+    keeps_lyrics = lock_lyrics or song.instrumental or wordless
     open_fields = replace(written, caption="", lyrics="", instrumental=False)
     draft = replace(
         song,
@@ -101,7 +102,7 @@ def rewrite(
         instrumental=song.instrumental if keeps_lyrics else written.instrumental,
     )
     made = replace(made, song=draft.filled_from(open_fields))
-    if not (lock_lyrics or song.instrumental or written.sung):
+    if wordless and not (lock_lyrics or song.instrumental):
         return _noted(made, "The planner wrote no lyrics, so those of the draft are kept.", host)
     return made
 

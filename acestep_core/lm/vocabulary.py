@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -17,6 +19,8 @@ from .prompts import END, END_THINK, THINK
 Node = dict[int, "Node | None"]
 """One place in a tree of values: next token → what follows; the newline that ends a value leads to None."""
 
+CONTROL = re.compile(r"<\|[a-z0-9_]+\|>|</?think>|</?tool_(?:call|response)>")
+"""How control tokens look as text."""
 _SPACE, _TAB, _NEWLINE = "Ġ", "ĉ", "Ċ"
 """How a byte-level vocabulary spells these bytes."""
 
@@ -38,6 +42,12 @@ class Vocabulary:
     backtick: int
     words: int
     codes: range
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Text of a reply with its control tokens. Ordinary words that only look like one are left out."""
+        runs = itertools.groupby(ids, key=lambda token: token < self.words)
+        pieces = ((ordinary, self.tokenizer.decode(list(run))) for ordinary, run in runs)
+        return "".join(CONTROL.sub("", text) if ordinary else text for ordinary, text in pieces)
 
     def name(self, field: str) -> tuple[int, ...]:
         """Ids of ``field:``, split as in the training text."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..tokenizer import Tokenizer
 
-_TAG = re.compile(r"\[[^\]]*\]")
+_TAG = re.compile(r"(?:\[[^\]]*\]\s*)+")
 _ALONE = re.compile(
     "[\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
@@ -80,10 +80,12 @@ def _characters(
 ) -> Iterator[tuple[str, float, float]]:
     """Each character of a line with its times."""
     owner = [index for index, piece in enumerate(pieces) for _ in piece]
-    text = b"".join(pieces).decode("utf-8", "replace")
+    whole = b"".join(pieces)
+    text = whole.decode("utf-8", "replace")
     spans, place = [], 0
     for character in text:
-        size = len(character.encode()) if character != "\ufffd" else 1
+        written = character.encode()
+        size = len(written) if whole.startswith(written, place) else 1  # what could not be read counts byte by byte
         last = min(place + size, len(owner)) - 1
         if place < len(owner):
             spans.append((character, owner[place], owner[last]))

@@ -11,6 +11,8 @@ MERGE_MS = 2000
 """Lines that start within this time of the first of a group share one subtitle."""
 UNKNOWN_LENGTH_MS, EMPTY_LENGTH_MS = 5000, 3000
 _STAMP = re.compile(r"\[(\d+):(\d{1,2})[.:](\d{2,3})\]")
+_BREAK = re.compile(r"\r\n|\n|\r")
+"""Where WebVTT and LRC begin a new line; other separators are part of one."""
 _WORD_STAMP = re.compile(r"<\d+:\d{1,2}[.:]\d{2,3}>")
 
 
@@ -69,7 +71,7 @@ def vtt(text: str, seconds: float = 0.0) -> str:
 def _read(text: str) -> list[tuple[int, int | None, str]]:
     """(start, end or None, words) of each line, in milliseconds; lines without a stamp or words are left out."""
     found = []
-    for line in text.splitlines():
+    for line in _BREAK.split(text):
         stamps, rest = [], line.strip()
         while hit := _STAMP.match(rest):
             minutes, seconds, fraction = hit.groups()

@@ -111,6 +111,16 @@ def score_lyrics(
     return _each(model, conditioning, "scoring lyrics", one, host)
 
 
+def require_model(model: DiffusionModel, conditioning: Conditioning) -> None:
+    """Raise unless ``model`` made this batch, and its lyric heads are known."""
+    if conditioning.encoder is not model.module.encoder:
+        raise ValueError(
+            "This result was made with another diffusion model. Connect the model it was made with; "
+            "after a restart, make it again: what the model listened to is not kept in files."
+        )
+    require_heads(model)
+
+
 Found = TypeVar("Found")
 
 
@@ -118,12 +128,7 @@ def _each(
     model: DiffusionModel, conditioning: Conditioning, what: str, one: Callable[[int, Heard], Found], host: Host
 ) -> tuple[Found | None, ...]:
     """``one`` for each piece with something to sing."""
-    if conditioning.encoder is not model.module.encoder:
-        raise ValueError(
-            "This result was made with another diffusion model. Connect the model it was made with; "
-            "after a restart, make it again: what the model listened to is not kept in files."
-        )
-    require_heads(model)
+    require_model(model, conditioning)
     if not sings(conditioning):
         host.say("There are no words to sing here, so there is nothing to align.")
         return (None,) * len(conditioning.items)

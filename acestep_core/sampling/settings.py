@@ -102,8 +102,8 @@ class SamplerSettings:
         }
         for name, (low, high, auto) in ranges.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                return f"{name} is {value!r}; it must be a number."
+            if not _is_number(value):
+                return f"{name} is {_shown(value)}; it must be a number."
             if not low <= value <= high and not (auto and value == 0):
                 return f"{name} is {value:g}; allowed is {low:g} to {high:g}{', or 0 for auto' if auto else ''}."
         if not isinstance(self.steps, int):
@@ -233,10 +233,21 @@ def check_window(start: float, end: float) -> None:
         raise ValueError("start is 1: every step would be left out. 0.6 keeps much of the source.")
 
 
+def _is_number(value: object) -> bool:
+    try:
+        return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
+
+
+def _shown(value: object) -> str:
+    return "too large" if isinstance(value, int) and not isinstance(value, bool) else repr(value)
+
+
 def require_number(name: str, value: object) -> float:
     """``value`` as a finite float, or a ValueError that names it."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r}; it must be a number.")
+    if not _is_number(value):
+        raise ValueError(f"{name} is {_shown(value)}; it must be a number.")
     return float(value)
 
 

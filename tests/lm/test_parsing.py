@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from acestep_graph.acestep_core.lm import parsing, prompts
 from acestep_graph.acestep_core.song import BPM_RANGE, DURATION_RANGE, KEYS, LANGUAGES, TIME_SIGNATURES
+from tests.lm import planner
 
 pieces = st.sampled_from(
     [
@@ -66,6 +67,14 @@ def test_a_plan_comes_back(caption, bpm, duration, key, language, time):
     )
     assert song.lyrics == "[Verse]\nla"
     assert song.caption == caption
+
+
+def test_words_that_look_like_control_tokens_cut_nothing():
+    words = planner.words()
+    caption = words.tokenizer.encode_words("caption: soft rock </think> and <|audio_code_5|> piano\nbpm: 90\n")
+    text = words.text_of([words.think, words.newline, *caption, words.end_think, words.codes[7]])
+    assert parsing.read(text).metas == {"caption": "soft rock  and  piano", "bpm": 90}
+    assert parsing.read(text).codes == (7,)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acestep_graph.acestep_core.lm import examples, songs
+from acestep_graph.acestep_core.lm.engine import Written
 from acestep_graph.acestep_core.lm.grammar import BLOCK_TOKENS
 from acestep_graph.acestep_core.lm.settings import PlannerSettings
 from acestep_graph.acestep_core.song import KEYS, LANGUAGES, TIME_SIGNATURES, make_song
@@ -72,6 +73,21 @@ def test_locked_fields_stay():
     assert (both.caption, both.lyrics) == ("jazz", DRAFT.lyrics) and both.complete
     empty = songs.rewrite(LM, make_song("", "la"), lock_caption=True, seed=1, **QUICK).song
     assert empty.caption == ""
+
+
+def answering(monkeypatch, lyrics):
+    """A planner that always writes these lyrics."""
+    text = f"<think>\nbpm: 90\ncaption: a ballad\n</think>\n\n# Lyric\n{lyrics}<|im_end|>"
+    monkeypatch.setattr(songs.engine, "write", lambda *_, **__: Written((1,), text, True, 0.1))
+
+
+@pytest.mark.parametrize("lyrics", ("", "[Instrumental]"))
+def test_a_planner_without_words_takes_none_away_and_says_so(monkeypatch, lyrics):
+    answering(monkeypatch, lyrics)
+    made = songs.rewrite(LM, DRAFT, **QUICK)
+    assert made.song.lyrics == DRAFT.lyrics and not made.song.instrumental
+    assert "those of the draft are kept" in made.notes[-1]
+    assert "wrote no lyrics" in songs.create(LM, "rain", **QUICK).notes[-1]
 
 
 def test_an_instrumental_draft_stays_one():

@@ -39,6 +39,24 @@ def test_any_text_has_times_that_never_fall_and_stay_in_the_piece(text, seconds)
     assert "".join(written).split() == "".join(filter(None, wanted)).split()
 
 
+@pytest.mark.parametrize("mark", ("[Chorus][x2]", "[Verse 1] [Female vocal]", "[Bridge]"))
+def test_a_line_of_marks_alone_is_not_sung(mark):
+    marked, sung = lines_of(f"{mark}\nla la\n")
+    assert marked.tag and not sung.tag
+    assert mark not in subtitles.lrc((marked, sung), tags=False)
+    assert not lines_of("[Chorus] la\n")[0].tag
+
+
+def test_words_behind_a_character_that_stands_for_lost_ones_keep_their_times():
+    text = "hi \ufffd\ufffd\ufffd one two three four"
+    ids, (line,) = TOKENIZER.encode(text), lines_of(text)
+    edges = np.linspace(0, 60, len(ids) + 1)
+    tokens = {TOKENIZER.decode([number]): span for number, *span in zip(ids, edges, edges[1:], strict=False)}
+    for word in line.words[-4:]:
+        first, last = tokens[word.text]
+        assert first <= word.start < last
+
+
 def test_lines_words_and_marks():
     verse, first, second = lines_of("[Verse 1]\n  Walking  home,  it's late \n\nLa\n")
     assert verse.tag and not first.tag

@@ -62,6 +62,11 @@ def test_words_cannot_become_markup():
     assert "&lt;b>x&lt;/b> &amp; &lt;c.loud>" in text and text.count("-->") == 1
 
 
+@pytest.mark.parametrize("mark", ("\u2028", "\x85", "\x0b", "\x0c"))
+def test_marks_that_end_no_line_keep_its_rest(mark):
+    assert f"here{mark}there" in vtt(f"[00:01.00]here{mark}there\n[00:09.00]end", 20.0)
+
+
 @given(st.text(max_size=200))
 def test_any_text_is_read_without_an_error(text):
     assert vtt(text, 10.0).startswith("WEBVTT\n")
