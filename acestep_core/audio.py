@@ -191,11 +191,13 @@ def write(
     if not (suffix == "wav" and sample_format == "f32"):
         waveform = waveform.clamp(-1, 1)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem[:80]}.{uuid.uuid4().hex[:8]}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         _encode(part, suffix, waveform, sample_rate, quality or DEFAULT_QUALITY.get(suffix), sample_format, tags or {})
         os.replace(part, path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror or error}). Make room, then run it again.") from error
     finally:
         part.unlink(missing_ok=True)
     return sample_rate

@@ -32,18 +32,36 @@ def save_location(root: str | os.PathLike, prefix: str) -> SaveLocation:
         ValueError: the prefix leads outside ``root`` or names no file.
     """
     root = Path(os.path.abspath(root))
-    prefix = os.path.normpath(_with_time(str(prefix)).replace("\\", "/"))
-    name, folder = os.path.basename(prefix), Path(os.path.abspath(root / os.path.dirname(prefix)))
-    if not folder.is_relative_to(root):
-        raise ValueError(f"The prefix {prefix!r} leads outside the output folder {root}; use a name inside it.")
-    if name in ("", ".", "..") or "\0" in prefix:
-        raise ValueError(f"The prefix {prefix!r} names no file; write something like 'audio/song'.")
+    name, folder = _place(root, prefix)
     folder.mkdir(parents=True, exist_ok=True)
     pattern = re.escape(os.path.normcase(name)).replace("%batch_num%", r"\d+")
     numbered = re.compile(pattern + r"_(\d+)(?:_|\.|$)")
     taken = [int(hit[1]) for entry in os.listdir(folder) if (hit := numbered.match(os.path.normcase(entry)))]
     subfolder = folder.relative_to(root).as_posix()
     return SaveLocation(folder, name, max(taken, default=0) + 1, "" if subfolder == "." else subfolder)
+
+
+def check_prefix(root: str | os.PathLike, prefix: str) -> None:
+    """Raise what :func:`save_location` would, and where the folder cannot be written, before anything is made.
+
+    Raises:
+        ValueError: as above. OSError: nothing can be written there.
+    """
+    _, folder = _place(Path(os.path.abspath(root)), prefix)
+    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise OSError(f"Nothing can be written into {place}; choose another output folder, or allow writing there.")
+
+
+def _place(root: Path, prefix: str) -> tuple[str, Path]:
+    """Name and folder of a prefix."""
+    given, prefix = prefix, os.path.normpath(_with_time(str(prefix)).replace("\\", "/"))
+    name, folder = os.path.basename(prefix), Path(os.path.abspath(root / os.path.dirname(prefix)))
+    if not folder.is_relative_to(root):
+        raise ValueError(f"The prefix {given!r} leads outside the output folder {root}; use a name inside it.")
+    if name in ("", ".", "..") or "\0" in prefix:
+        raise ValueError(f"The prefix {given!r} names no file; write something like 'audio/song'.")
+    return name, folder
 
 
 def _with_time(prefix: str) -> str:

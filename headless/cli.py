@@ -24,10 +24,15 @@ from .assign import assign
 from .declared import CANVAS_ONLY, declared_inputs, node_table, node_titles, output_names
 from .execute import Done, NodeFailed, execute
 from .graph import Graph, WorkflowError, load
+from .recordings import with_recording
 from .terminal import BadRequest, TerminalHost, stopping_on_ctrl_c
 from .validate import needed_nodes, output_nodes, validate
 
 DONE, FAILED, BAD_REQUEST, CANCELLED = 0, 1, 2, 130
+WITHOUT_TORCH = (
+    f"PyTorch is not in this Python ({sys.executable}). Use that of ComfyUI, or the .venv which `python3 bootstrap.py "
+    "demo` makes: .venv/bin/acestep-graph, on Windows .venv\\Scripts\\acestep-graph."
+)
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
 
 
@@ -42,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if training.wants_more(options):
                 return training.launch(options, arguments)
             options.device = training.device_of(options)
+        _require_models(options, arguments)
     except SystemExit as stop:  # --help
         return int(stop.code or DONE)
     except BadRequest as error:
@@ -62,6 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         code, lines = _explained(error, options.debug)
         print(*lines, sep="\n", file=sys.stderr)
         return code
+
+
+def _require_models(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """Raise where a model folder was named that is not there."""
+    named = any(argument.split("=")[0] == "--models" for argument in arguments)
+    if named and options.command != "download" and not options.models.is_dir():
+        raise BadRequest(f"There is no folder {options.models} (--models).")
 
 
 # -- run
@@ -226,6 +239,8 @@ def _host(options: argparse.Namespace) -> TerminalHost:
 def _loaded(options: argparse.Namespace) -> Graph:
     table = node_table()
     graph = load(options.workflow, table)
+    for given in getattr(options, "audio", ()):
+        graph = with_recording(graph, given, options.input)
     for assignment in options.set:
         graph = assign(graph, assignment, table)
     return graph
@@ -238,6 +253,9 @@ def _explained(error: BaseException, debug: bool) -> tuple[int, list[str]]:
     if isinstance(error, WorkflowError):
         return BAD_REQUEST, ["This workflow cannot run:", *(f"- {problem}" for problem in error.problems)]
     lines = [f"error: {error}" if str(error) else f"error: {type(error).__name__}"]
+    missing = error.__cause__ if isinstance(error, NodeFailed) else error
+    if isinstance(missing, ModuleNotFoundError) and missing.name == "torch":
+        lines.append(WITHOUT_TORCH)
     if debug:
         lines += "".join(traceback.format_exception(error)).splitlines()
     return BAD_REQUEST if isinstance(error, BadRequest) else FAILED, lines
@@ -274,7 +292,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     result = argparse.ArgumentParser(add_help=False)
     result.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    commands.add_parser("run", parents=[workflow, shared, result], help="run a workflow")
+    run = commands.add_parser("run", parents=[workflow, shared, result], help="run a workflow")
+    run.add_argument(
+        "--audio",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="your recording in place of the workflow's; NODE=FILE where it hears several; repeatable",
+    )
     demo = commands.add_parser(
         "demo", parents=[shared, result], help="make a first song, with whatever models there are"
     )

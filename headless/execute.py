@@ -232,6 +232,8 @@ class _Run:
             inputs, _ = self._inputs(node, constants_only=True)
             return _frozen(_map_over_lists(cls, inputs, "IS_CHANGED", self.host))
         except Exception as error:  # as ComfyUI: a fingerprint that fails means changed
+            if self.host.is_cancel(error):
+                raise
             log.warning("%s (%s): IS_CHANGED failed: %s", node.title, node.id, error)
             return _frozen(math.nan)
 

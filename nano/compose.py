@@ -252,6 +252,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, help=f"{SECONDS[0]:g} to {SECONDS[1]:g}; by the seed if not given")
     parser.add_argument("--stems", type=Path, help="folder for one .wav file a track")
     given = parser.parse_args(arguments)
+    if not given.file.absolute().parent.is_dir():
+        parser.error(f"the folder {given.file.parent} is not there.")
     try:
         piece = compose(given.seed, given.seconds)
     except ValueError as error:

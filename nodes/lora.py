@@ -12,6 +12,7 @@ CATEGORY = f"{ROOT}/LoRA"
 NO_FILE = "no LoRA found"
 NONE = "none"
 NOTHING = "No LoRA is on this machine yet, so the model plays without one: put a LoRA file into models/loras."
+UNCHOSEN = "No LoRA is chosen, so the model plays without one; there are: {}."
 PLACES = "models/loras or models/acestep/loras"
 FILE_TIP = f"Adapter file, or folder with adapter_config.json, in {PLACES}: PEFT, ComfyUI, kohya, LyCORIS, DoRA."
 STRENGTH_TIP = "How strongly it acts. 1: as trained; 0: not at all, exactly as without it; above 1: exaggerated."
@@ -86,8 +87,10 @@ class LoadLoRA:
         if not enabled:
             return model, f"{lora}: switched off"
         if lora == NO_FILE:
-            host.current().say(NOTHING)
-            return model, NOTHING
+            there = folders.list_adapters(host.current())
+            said = UNCHOSEN.format(", ".join(there)) if there else NOTHING
+            host.current().say(said)
+            return model, said
         return applied(model, lora, strength, alpha)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..acestep_core import host, saved_files
 from .restoring import planner_fields
-from .sound import HIDDEN, file_widgets
+from .sound import HIDDEN, check_file, file_widgets
 from .widgets import (
     AUDIO,
     CODES,
@@ -171,6 +171,10 @@ class SaveResult:
             },
             "hidden": HIDDEN,
         }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, filename_prefix: Any = None) -> bool | str:
+        return check_file(filename_prefix)
 
     def save(
         self,

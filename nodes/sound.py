@@ -6,6 +6,7 @@ from typing import Any
 
 from ..acestep_core import host
 from ..acestep_core.sampling.settings import LATENT_RESCALE_RANGE, LATENT_SHIFT_RANGE, WINDOW_RANGE, check_chunk
+from ..acestep_core.save_location import check_prefix
 from .widgets import AUDIO, LATENT, ROOT, VAE, choice, number, problem_of, socket, switch, text, whole
 
 CATEGORY = f"{ROOT}/Audio"
@@ -13,9 +14,7 @@ FORMATS = ("flac", "mp3", "wav", "wav32", "opus")
 QUALITIES = ("320k", "256k", "192k", "128k")
 SHIFT_TIP = "Added to the latents before they are decoded, as the original offers it. 0: off."
 RESCALE_TIP = "The latents are multiplied by it before they are decoded, as the original offers it. 1: off."
-CHUNK_TIP = (
-    "Frames at once (25 a second), 64 or more. 0: fits the memory. The result is the same for every size."
-)
+CHUNK_TIP = "Frames at once (25 a second), 64 or more. 0: fits the memory. The result is the same for every size."
 
 
 class VAEDecode:
@@ -108,6 +107,11 @@ def file_widgets(format: str = FORMATS[0]) -> dict[str, Any]:
     }
 
 
+def check_file(prefix: Any) -> bool | str:
+    """Whether files of this prefix can be written (for VALIDATE_INPUTS)."""
+    return True if prefix is None else problem_of(check_prefix, host.current().output, prefix)
+
+
 class SaveAudio:
     CATEGORY = CATEGORY
     DESCRIPTION = (
@@ -125,6 +129,10 @@ class SaveAudio:
             "required": {"audio": socket(AUDIO, "Sound to save."), **file_widgets()},
             "hidden": HIDDEN,
         }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, filename_prefix: Any = None) -> bool | str:
+        return check_file(filename_prefix)
 
     def save(
         self,

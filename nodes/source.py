@@ -6,6 +6,7 @@ from typing import Any
 
 from ..acestep_core import host
 from ..acestep_core.sampling.settings import SEED_MAX
+from .sound import check_file
 from .widgets import AUDIO, CODES, LATENT, MODEL, ROOT, SOURCE, VAE, choice, socket, text, whole
 
 CATEGORY = f"{ROOT}/Source"
@@ -157,6 +158,10 @@ class SaveCodes:
                 "filename_prefix": text("Folder and beginning of the file name.", "codes/ACE-Step"),
             }
         }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, filename_prefix: Any = None) -> bool | str:
+        return check_file(filename_prefix)
 
     def save(self, codes: Any, filename_prefix: str) -> dict:
         from ..acestep_core.save_location import save_location

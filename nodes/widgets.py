@@ -49,6 +49,6 @@ def problem_of(check: Any, *args: Any, **kwargs: Any) -> bool | str:
     """True where ``check`` accepts its arguments, else its error as a sentence (for VALIDATE_INPUTS)."""
     try:
         check(*args, **kwargs)
-    except (ValueError, LookupError) as error:
+    except (ValueError, LookupError, OSError) as error:
         return str(error)
     return True

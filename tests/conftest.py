@@ -1,6 +1,7 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # bits do not depend on where in memory a matrix lies
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads stall tiny models when cores are shared
 
 from tests import pack  # noqa: E402

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from acestep_graph.acestep_core.save_location import save_location
+from acestep_graph.acestep_core.save_location import check_prefix, save_location
 
 
 def test_numbers_count_on_over_all_suffixes(tmp_path):
@@ -29,3 +29,14 @@ def test_prefixes_stay_inside(tmp_path, prefix):
     with pytest.raises(ValueError, match="prefix"):
         save_location(root, prefix)
     assert not (tmp_path / "x").exists()
+
+
+def test_what_cannot_be_saved_is_known_before_anything_is_made(tmp_path):
+    check_prefix(tmp_path / "new", "audio/song")
+    assert not list(tmp_path.iterdir())
+    for prefix in ("../song", "", "/"):
+        with pytest.raises(ValueError, match="outside|names no file"):
+            check_prefix(tmp_path, prefix)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="another output folder"):
+        check_prefix(tmp_path / "file", "song")

@@ -197,7 +197,8 @@ def custom() -> Canvas:
         "## Custom: a song from your own words\n"
         "Writes and plays a song from a **caption** (style) and **lyrics**.\n\n"
         "Change the caption first, then the lyrics; what stays on *auto* is left to the model. **Score** and **Lyric "
-        "timing** (synced lyrics) are bypassed; switch them on with Ctrl+B.\n\n"
+        "timing** (synced lyrics) are bypassed; switch them on with Ctrl+B. A *Reference Audio* node on **reference** gives the "
+        "song a timbre.\n\n"
         "Needs the 2B turbo model, its text encoder and its VAE; with an sft or base model, steps and guidance "
         "adapt by themselves.",
     )
@@ -274,7 +275,7 @@ def extend() -> Canvas:
         "## Extend: let a piece go on\n"
         f"Adds music behind a recording: a repaint whose **end** lies beyond it. {YOUR_OWN}\n\n"
         "Set **start** a little before the recording's end, so that the seam is played anew, and **end** to the "
-        "length you want; a negative start puts music in front instead.\n\n"
+        "length you want. To put music in front, set **start** below 0 and **end** a little after 0: -8 and 1.\n\n"
         "Needs the 2B turbo model; sft and base work as well.",
     )
     source = add_source(p, 0)
@@ -384,7 +385,8 @@ def best_of() -> Canvas:
         "## Best of: make several, keep the best\n"
         "Makes four variations, scores each (does the planner recognise the request, are the words sung clearly?), and "
         "decodes, times and saves the best one.\n\n"
-        "Set how many are made in *Text to music* and how many stay in *Pick best*; the scores stand in *Scores*.\n\n"
+        "Set how many are made in *Text to music* and how many stay in *Pick best*; the scores stand in *Scores*, the "
+        "choice in *What was kept*.\n\n"
         "Needs the 2B turbo model and a language model (1.7B; 0.6B for small cards).",
     )
     canvas, planner = p.canvas, add_planner(p, (COLUMNS[0], 420))
@@ -400,6 +402,8 @@ def best_of() -> Canvas:
     decode = canvas.node("ACEStepVAEDecode", "Decode", (x, 900), (360, 210), normalize=False)
     save = add_save(p, "Save and play", (x + 440, 0))
     shown = canvas.node("PreviewAny", "Scores", (x + 440, SAVE_HEIGHT + 110), (400, 300))
+    kept = canvas.node("PreviewAny", "What was kept", (x + 440, SAVE_HEIGHT + 460), (400, 160))
+    canvas.link(pick, "report", kept, "source")
     canvas.link(sampler, "result", score, "result")
     canvas.link(planner, "lm", score, "lm")
     canvas.link(score, "result", pick, "result")
@@ -411,7 +415,7 @@ def best_of() -> Canvas:
     canvas.link(decode, "audio", save, "audio")
     canvas.link(timing, "result", save, "result")
     canvas.link(score, "report", shown, "source")
-    p.result += [score, pick, timing, decode, save, shown]
+    p.result += [score, pick, timing, decode, save, shown, kept]
     return p.group()
 
 

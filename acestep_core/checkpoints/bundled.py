@@ -62,9 +62,10 @@ def stand_in(component: str, kind: str | None) -> str | None:
     return wanted if wanted in found else None
 
 
-def note(name: str, wanted: str, command: str) -> str:
-    """What the user is told when ``name`` plays in place of ``wanted``; ``command`` fetches the real one."""
+def note(name: str, wanted: str, place: Path, command: str) -> str:
+    """What the user is told when ``name`` plays in place of ``wanted``, which is not in ``place``; ``command`` fetches
+    it."""
     return (
-        f"{wanted} is not on this machine, nor are any other weights: {name} plays instead, a small model that comes "
+        f"{wanted} is not in {place}, nor are any other weights: {name} plays instead, a small model that comes "
         f"with the project and makes small music. For the real one run `{command}`."
     )

@@ -340,7 +340,7 @@ def resolve(host: Host, component: str, name: str) -> Resolved:
     nano = bundled.stand_in(component, wanted.kind if wanted else None)
     if nano and not has_weights(host):
         get = _to_get(component, wanted)
-        note = bundled.note(nano, name, f"acestep-graph download {get.id}")
+        note = bundled.note(nano, name, host.models.absolute(), f"acestep-graph download {get.id}")
         return Resolved(bundled.NANO, nano, bundled.path_of(component, nano), name, note)
     raise ModelNotFound(_not_found(host, component, name, wanted))
 
@@ -356,7 +356,7 @@ def _to_get(component: str, wanted: PublishedModel | None) -> PublishedModel:
 
 def describe_models(host: Host) -> str:
     """What is on this machine and what can be downloaded, as text for a terminal."""
-    lines, present = [], set()
+    lines, present = [f"Models in {host.models.absolute()}", ""], set()
     for component, title in COMPONENTS.items():
         lines.append(f"{title[0].upper()}{title[1:]}s")
         offers = _offers(host, component)

@@ -54,6 +54,19 @@ def make_region(start: float, end: float | None, seconds: float, rate: int) -> R
     return Region(int(before * rate), int(after * rate), start + before, end + before)
 
 
+def told(start: float, end: float | None, seconds: float) -> tuple[str, ...]:
+    """What should be known of a region of a source of ``seconds``; see :func:`make_region`."""
+    end = seconds if end is None or end < 0 else end
+    if start >= seconds:
+        return (f"The recording ends at {seconds:g} s: up to {start:g} s there is silence.",)
+    if start <= 0 and end >= seconds and (start < 0 or end > seconds):
+        return (
+            "The region covers the whole recording, so nothing of it is kept. To add music in front, let the region "
+            "end a little after 0; to add it behind, let it start a little before the recording's end.",
+        )
+    return ()
+
+
 @dataclass(frozen=True)
 class Preservation:
     """How the rest of the source is kept: share of steps it is put back in, latent and waveform cross-fades."""

@@ -12,7 +12,7 @@ from ..song import Song
 from .assemble import check_batch, maker
 from .instructions import REPAINT
 from .reference import Reference, silence_of
-from .region import make_region, preservation
+from .region import make_region, preservation, told
 from .source import Source, at_least, padded, source_latents
 
 
@@ -77,4 +77,5 @@ def prepare(
     }
     if source.sampled_with is not None:
         settings["source_seed"] = source.sampled_with
-    return make.batch("repaint", REPAINT, grown.seconds, (item,) * batch, settings)
+    notes = told(start, end, source.seconds)
+    return make.batch("repaint", REPAINT, grown.seconds, (item,) * batch, settings, notes)

@@ -209,3 +209,59 @@ def test_running_the_folder_as_a_program(tmp_path):
     path = write(tmp_path, PLAIN)
     done = subprocess.run([sys.executable, str(ROOT), "check", path], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0 and "can run" in done.stdout
+
+
+def heard(tmp_path, capsys, *more, workflow="remix.json"):
+    """The graph that ``run`` would execute with these options, and what it said."""
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "execute", lambda graph, *_, **__: seen.append(graph))
+        code = cli.main(["run", str(ROOT / "workflows" / workflow), *more])
+    return code, (seen or [None])[0], capsys.readouterr().err
+
+
+def test_a_recording_of_ones_own_takes_the_place_of_the_workflows(tmp_path, folders, capsys):
+    own = tmp_path / "my söng.wav"
+    audio.write(own, torch.full((2, 4800), 0.5), 48000)
+    code, graph, _ = heard(tmp_path, capsys, *folders, "--audio", str(own))
+    node = next(node for node in graph.nodes.values() if node.title == "Your recording")
+    assert code == 0 and (node.type, node.inputs) == ("LoadAudio", {"audio": "my söng.wav"})
+    assert (tmp_path / "input" / "my söng.wav").read_bytes() == own.read_bytes()
+    (drawn,) = [entry for entry in graph.workflow["nodes"] if str(entry["id"]) == node.id]
+    assert (drawn["type"], drawn["widgets_values"]) == ("LoadAudio", ["my söng.wav"])
+    heard(tmp_path, capsys, *folders, "--audio", str(own))
+    assert len(list((tmp_path / "input").iterdir())) == 2  # not copied twice
+    other = tmp_path / "else" / own.name
+    other.parent.mkdir()
+    audio.write(other, torch.zeros(2, 4800), 48000)
+    code, graph, _ = heard(tmp_path, capsys, *folders, "--audio", f"Your recording={other}")
+    assert {"audio": "my söng (1).wav"} in [node.inputs for node in graph.nodes.values()]
+    code, graph, _ = heard(tmp_path, capsys, *folders, "--audio", str(tmp_path / "input" / "song.wav"))
+    assert {"audio": "song.wav"} in [node.inputs for node in graph.nodes.values()]
+
+
+@pytest.mark.parametrize(
+    "workflow, given, said",
+    (("remix.json", "nowhere.wav", "no file nowhere.wav"), ("custom.json", "nowhere.wav", "no place for --audio")),
+)
+def test_a_recording_that_has_no_place_or_is_none_is_answered(tmp_path, folders, capsys, workflow, given, said):
+    code, _, err = heard(tmp_path, capsys, *folders, "--audio", given, workflow=workflow)
+    assert code == 2 and said in err
+
+
+def test_a_model_folder_that_is_not_there_is_answered(tmp_path, capsys):
+    code, _, err = heard(tmp_path, capsys, "--models", str(tmp_path / "typo"))
+    assert code == 2 and "There is no folder" in err and "typo" in err
+
+
+def test_without_pytorch_it_is_said_where_it_is(monkeypatch, tmp_path, folders, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(Talk, "run", lambda *_, **__: __import__("torch"))
+    assert cli.main(["run", write(tmp_path, api(a=("Talk", {"value": 1}))), *folders]) == 1
+    assert "bootstrap.py demo" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_file_that_cannot_be_written_is_answered_before_anything_runs(tmp_path, folders, capsys):
+    for setting in ("Save and play.filename_prefix=../evil", "Save and play.filename_prefix="):
+        code, graph, err = heard(tmp_path, capsys, *folders, "--set", setting)
+        assert code == 2 and graph is None and "prefix" in err

@@ -306,3 +306,22 @@ def test_random_graphs_run_alike_in_every_form(nodes, draw):
     canvas = as_canvas(nodes, draw.draw)
     for form in (as_api(nodes), canvas, as_subgraph(canvas)):
         assert {int(id) - 100: int(text[0]) for id, text in texts(run(form)).items()} == expected
+
+
+def test_cancelled_while_it_is_looked_what_changed():
+    class Stopped:
+        CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = "x", "run", (), True
+
+        @classmethod
+        def INPUT_TYPES(cls):
+            return {"required": {}}
+
+        @classmethod
+        def IS_CHANGED(cls):
+            raise Cancelled("Stopped by the user.")
+
+        def run(self):
+            pytest.fail("it ran")
+
+    with pytest.raises(Cancelled):
+        run(api(a=("Stopped", {})), table={**TABLE, "Stopped": Stopped})

@@ -135,6 +135,16 @@ def test_own_latents_and_sound_stay_together_where_music_is_put_in_front(start):
     assert torch.allclose(item.keep.clean[0, lead:130], again[0, lead:130], atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "start, end, said",
+    ((-8, -1, "whole recording"), (-8, 6, "whole recording"), (0, 24, "whole recording"), (-8, 1, ""), (5, 24, ""))
+    + ((0, -1, ""), (1, 3, ""), (9, 12, "up to 9 s there is silence"), (6, 12, "up to 6 s there is silence")),
+)
+def test_regions_that_keep_nothing_or_leave_a_gap_are_said(start, end, said):
+    notes = repaint.prepare(turbo(), models.text_encoder(), SONG, source(), start, end).notes
+    assert any(said in note for note in notes) if said else not notes
+
+
 def test_empty_codes_are_answered_before_anything_is_made():
     for codes in (Codes(()), Codes(((), (1, 2)))):
         with pytest.raises(ValueError, match="no codes here"):
