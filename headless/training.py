@@ -35,7 +35,7 @@ def add_commands(commands: argparse._SubParsersAction, shared: argparse.Argument
     prepare.add_argument("dataset", metavar="DATASET", help="a data set file, or a folder of songs with their captions")
     prepare.add_argument("--to", metavar="DIR", help="where tensors go [OUTPUT/acestep/tensors/NAME]")
     prepare.add_argument("--tag", default="", help="word that calls the adapter up, for a folder of songs")
-    prepare.add_argument("--max-seconds", type=float, default=240, metavar="S", help="longer songs are cut [240]")
+    prepare.add_argument("--max-seconds", type=float, default=240.0, metavar="S", help="longer songs are cut [240]")
     prepare.add_argument("--timbre", default="silence", help="timbre reference: silence or own [silence]")
     prepare.add_argument("--seed", type=int, default=42, help="of the draws from the VAE's posterior [42]")
     prepare.add_argument("--overwrite", action="store_true", help="make everything again")
@@ -115,7 +115,7 @@ def train(options: argparse.Namespace, host: TerminalHost) -> int:
         done = trainer.train(model, items, plan.settings, folder, host=host, samples=samples, team=team)
     except hosts.Cancelled:
         if team.leads:
-            host.status.say(f"To go on: acestep-graph train {_quoted(str(folder))}")
+            host.status.say(f"To go on: acestep-graph train {_quoted(str(folder))}{_given(options)}")
         raise
     if team.leads:
         loss = f", loss {done.points[-1].ema:.4f}" if done.points else ""
@@ -182,6 +182,11 @@ def _file(name: str, component: str, host: TerminalHost) -> Path:
             "fetch one: acestep-graph download turbo"
         )
     found = catalog.resolve(host, component, wanted)
+    if name and found.stands_in:
+        raise BadRequest(
+            f"There is no {catalog.COMPONENTS[component]} {name} in {host.models.absolute()}. `acestep-graph models` "
+            "lists what there is; --models names another folder."
+        )
     if found.note or (not name and bundled.is_nano(wanted)):
         host.say(found.note or f"There are no weights in {host.models}: {wanted} is used.")
     return found.path
@@ -266,6 +271,13 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def _given(options: argparse.Namespace) -> str:
+    """The folders and the device of a command, as they were given."""
+    usual = {"models": Path("models"), "output": Path("output"), "device": "auto"}
+    chosen = {name: getattr(options, name) for name, value in usual.items() if getattr(options, name) != value}
+    return "".join(f" --{name} {_quoted(str(value))}" for name, value in chosen.items())
 
 
 def _quoted(text: str) -> str:

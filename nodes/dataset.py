@@ -118,8 +118,9 @@ class LoadDataset:
 
     @classmethod
     def IS_CHANGED(cls, file: str) -> str:
-        path = _found(file)
-        return f"{path} {path.stat().st_mtime_ns}"
+        from ..acestep_core.training.dataset_file import fingerprint
+
+        return fingerprint(_found(file))
 
     def load(self, file: str) -> tuple:
         from ..acestep_core.training.dataset_file import load

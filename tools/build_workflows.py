@@ -197,8 +197,8 @@ def custom() -> Canvas:
         "## Custom: a song from your own words\n"
         "Writes and plays a song from a **caption** (style) and **lyrics**.\n\n"
         "Change the caption first, then the lyrics; what stays on *auto* is left to the model. **Score** and **Lyric "
-        "timing** (synced lyrics) are bypassed; switch them on with Ctrl+B. A *Reference Audio* node on **reference** gives the "
-        "song a timbre.\n\n"
+        "timing** (synced lyrics) are bypassed; switch them on with Ctrl+B. A *Timbre Reference* node on **reference** "
+        "gives the song a timbre.\n\n"
         "Needs the 2B turbo model, its text encoder and its VAE; with an sft or base model, steps and guidance "
         "adapt by themselves.",
     )

@@ -55,7 +55,8 @@ class Written:
     """A reply.
 
     Attributes:
-        ids, text: with control tokens, but without words that only look like one. finished: False where the budget cut it. seconds: time taken.
+        ids, text: with control tokens; text without words that only look like one.
+        finished: False where the budget cut it. seconds: time taken.
         trace: one entry a token, where it was asked for.
     """
 

@@ -45,7 +45,8 @@ def write_file(
     """Write one .safetensors file, with an alpha for every layer, so that it is as loud anywhere as here.
 
     Args:
-        dtype: of the tensors; None for what they have. Alphas are always float32.
+        dtype: of the tensors; None for what they have. Alphas and the magnitudes of DoRA are always float32: what
+            was learned of a magnitude is a small part of it, which fewer bits would round away.
         about: further metadata, such as base_model, tag, steps, date.
 
     Raises:
@@ -75,6 +76,8 @@ def write_peft(
     adapter: Adapter, folder: str | Path, *, dtype: torch.dtype | None = None, overwrite: bool = False
 ) -> Path:
     """Write ``adapter_config.json`` and ``adapter_model.safetensors``, which PEFT and the original load.
+
+    ``dtype`` as in :func:`write_file`.
 
     Raises:
         ValueError: an adapter of another form than LoRA or DoRA, or with biases.
@@ -107,6 +110,8 @@ def write_lycoris(
     adapter: Adapter, path: str | Path, *, dtype: torch.dtype | None = None, overwrite: bool = False
 ) -> Path:
     """Write a LoKr as LyCORIS and the original trainer do, with the settings of the network in the header.
+
+    ``dtype`` as in :func:`write_file`.
 
     Raises:
         ValueError: an adapter of another form, or with biases. FileExistsError: as :func:`write_file`.
@@ -268,7 +273,7 @@ def _parts(change: Change, dtype: torch.dtype | None) -> dict[str, Tensor]:
         parts["dora_scale"] = change.magnitude if change.kernel == 1 else change.magnitude[..., None]
     if change.bias is not None:
         parts["diff_b"] = change.bias
-    stored = {name: _stored(tensor, dtype) for name, tensor in parts.items()}
+    stored = {name: _stored(tensor, torch.float32 if name == "dora_scale" else dtype) for name, tensor in parts.items()}
     return stored if change.alpha is None else {**stored, "alpha": torch.tensor(change.alpha, dtype=torch.float32)}
 
 

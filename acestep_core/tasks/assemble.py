@@ -133,4 +133,10 @@ class Maker:
 def maker(
     model: DiffusionModel, text: TextEncoder, song: Song, reference: Reference | None, host: Host | None
 ) -> Maker:
+    heard, said = model.config.text_hidden_dim, text.module.config.hidden_size
+    if heard != said:
+        raise ValueError(
+            f"This text encoder answers {said} wide, and the diffusion model hears {heard} wide. Load the text encoder "
+            "that belongs to the model; all published ones share Qwen3-Embedding-0.6B."
+        )
     return Maker(model, text, song, reference, host or current())

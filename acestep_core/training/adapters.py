@@ -56,6 +56,8 @@ def twin(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Modu
         name: child if child is None else twin(child, device, dtype) for name, child in module._modules.items()
     }
     made.__dict__["training"] = True
+    if isinstance(made, DiT):
+        made.walk = None  # brings the layers of the original
     return made
 
 
@@ -63,6 +65,12 @@ def keep_little(decoder: DiT) -> None:
     """Gradient checkpointing: of each layer of a twin only the input is kept, the rest is computed again."""
     for layer in decoder.layers:
         layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
+
+
+def keep_everything(decoder: DiT) -> None:
+    """Undo :func:`keep_little`, through which layers hold themselves: memory that nobody else would give back."""
+    for layer in decoder.layers:
+        vars(layer).pop("forward", None)
 
 
 def require_plain_weights(decoder: nn.Module, targets: tuple[str, ...]) -> None:

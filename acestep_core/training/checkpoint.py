@@ -122,8 +122,12 @@ def keep(place: Path, why: str) -> None:
 
 def found(run: Path) -> list[Path]:
     """Folders that have the name of a checkpoint, newest first."""
-    folders = [path for path in (run / FOLDER).glob("step_*") if path.is_dir() and path.name[5:].isdecimal()]
-    return sorted(folders, key=lambda path: int(path.name[5:]), reverse=True)
+    try:
+        names = os.listdir(run / FOLDER)
+    except FileNotFoundError:
+        return []
+    folders = [run / FOLDER / name for name in names if name.startswith("step_") and name[5:].isdecimal()]
+    return sorted(filter(Path.is_dir, folders), key=lambda path: int(path.name[5:]), reverse=True)
 
 
 def clean(run: Path, names: Iterable[str] = ()) -> None:
@@ -138,43 +142,75 @@ def clean(run: Path, names: Iterable[str] = ()) -> None:
             path.unlink(missing_ok=True)
 
 
-def newest(run: Path, config: ModelConfig, say: Callable[[str], None]) -> Checkpoint | None:
-    """The newest complete checkpoint of a run; None where there is none. Broken ones are skipped with a note."""
+class Broken(ValueError):
+    """A checkpoint that is not as it was written; the message says what of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A checkpoint on disk, every file of it as it was written, without its tensors. See :class:`Checkpoint`."""
+
+    path: Path
+    progress: Progress
+    run: Mapping[str, Any]
+    numbers: Mapping[str, float]
+    why: str
+    stays: bool
+
+    def load(self, config: ModelConfig) -> Checkpoint:
+        """Raises CheckpointError where the adapter is of another model, OSError and MemoryError as they come."""
+        adapter, optimizer = read_adapter(self.path, config, name=self.path.name), load_file(self.path / TENSORS)
+        return Checkpoint(adapter, self.progress, self.run, optimizer, self.numbers, self.why, self.stays)
+
+
+def newest(run: Path, say: Callable[[str], None]) -> Stored | None:
+    """The newest complete checkpoint of a run; None where there is none. Broken ones are skipped with a note.
+
+    Raises:
+        Broken: there are some, and all are broken. OSError: one cannot be read now, but may be whole.
+    """
+    broken: list[str] = []
     for path in found(run):
         try:
-            return read(path, config)
-        except Exception as error:
-            say(f"The checkpoint {path.name} is not used, because it is broken: {error}")
+            stored = opened(path)
+        except Broken as error:
+            broken.append(f"{path.name} is not used, because it is broken: {error}")
+            continue
+        for text in broken:
+            say(f"The checkpoint {text}")
+        return stored
+    if broken:
+        raise Broken("; ".join(broken))
     return None
 
 
-def read(path: Path, config: ModelConfig) -> Checkpoint:
-    """Read one checkpoint, every file of it checked.
+def opened(path: Path) -> Stored:
+    """Look at one checkpoint, and check every file of it.
 
     Raises:
-        ValueError: a file is missing or is not as it was written.
+        Broken: a file is missing or is not as it was written. OSError: the disk does not answer.
     """
     try:
         values = json.loads((path / STATE).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{STATE} cannot be read ({error})") from error
+    except (FileNotFoundError, ValueError, RecursionError) as error:
+        raise Broken(f"{STATE} cannot be read ({error})") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise ValueError(f"{STATE} is of another format")
-    for name, digest in values["files"].items():
-        if not (path / name).is_file():
-            raise ValueError(f"{name} is missing")
-        if _sha256(path / name) != digest:
-            raise ValueError(f"{name} is not as it was written")
-    progress = values["progress"]
-    return Checkpoint(
-        adapter=read_adapter(path, config, name=path.name),
-        progress=Progress(**{**progress, "random": base64.b64decode(progress["random"])}),
-        run=values["run"],
-        optimizer=load_file(path / TENSORS),
-        numbers=values["numbers"],
-        why=values["why"],
-        stays=values["stays"],
-    )
+        raise Broken(f"{STATE} is of another format")
+    try:
+        files, progress = dict(values["files"]), dict(values["progress"])
+        progress["random"] = base64.b64decode(progress["random"])
+        kept = {name: values[name] for name in ("numbers", "why", "stays")}
+        stored = Stored(path, Progress(**progress), dict(values["run"]), **kept)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Broken(f"{STATE} is not as it was written ({error})") from error
+    for name, digest in files.items():
+        try:
+            whole = _sha256(path / name) == digest
+        except FileNotFoundError as error:
+            raise Broken(f"{name} is missing") from error
+        if not whole:
+            raise Broken(f"{name} is not as it was written")
+    return stored
 
 
 def replace_text(path: Path, text: str) -> None:

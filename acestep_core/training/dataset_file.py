@@ -6,6 +6,7 @@ taken too; what cannot be is named, sample by sample. Written whole or not at al
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -93,6 +94,30 @@ def load(path: str | os.PathLike) -> Found:
     return Found(Dataset(samples=_distinct(samples), **settings), tuple(refused), tuple(remarks))
 
 
+def fingerprint(path: str | os.PathLike) -> str:
+    """SHA-256 over names, sizes and times of a data set file and of every recording that it names."""
+    path, digest = Path(os.path.abspath(path)), hashlib.sha256()
+    for place in (path, *_recordings(path)):
+        try:
+            about = os.stat(place)
+            state = f"{about.st_size} {about.st_mtime_ns}"
+        except (OSError, ValueError):
+            state = "missing"
+        digest.update(f"{place} {state}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _recordings(path: Path) -> list[Path]:
+    """Where the recordings of a data set file are or should be; none where :func:`load` will say what is wrong."""
+    try:
+        data = _parsed(path)
+    except DatasetError:
+        return []
+    entries = data.get("samples") if isinstance(data, dict) else data
+    given = map(_named, entries) if isinstance(entries, list) else ()
+    return [_place(name, path.parent, []) for name in given if name]
+
+
 _TOP = "\0top"
 """Where the extra fields of a data set keep those beside metadata and samples."""
 
@@ -160,10 +185,9 @@ def _whole(value: object, low: int, high: int) -> int:
 def _sample(entry: object, number: int, folder: Path, tag: str) -> tuple[Sample, list[str]]:
     if not isinstance(entry, Mapping):
         raise DatasetError(f"it is {entry!r:.80}, not an object.")
-    given = next((entry[n] for n in (*_PATHS, "filename") if n in entry and entry[n] not in (None, "")), None)
-    if not isinstance(given, str) or "\0" in given:
+    given = _named(entry)
+    if not given:
         raise DatasetError("it names no audio file under audio_path.")
-    given = given.encode("utf-8", "replace").decode()
     said: list[str] = []
     place = _place(given, folder, said)
     values: dict[str, Any] = {}
@@ -177,6 +201,7 @@ def _sample(entry: object, number: int, folder: Path, tag: str) -> tuple[Sample,
             said.append(f"{error} It is left open.")
     if values.get("tag") == tag:
         del values["tag"]
+    values.setdefault("labelled", bool(values.get("caption")))
     if "instrumental" not in values:
         values["instrumental"] = not values.get("lyrics", "").strip()
     name, digits = entry.get(NAME), entry.get("id")
@@ -187,6 +212,15 @@ def _sample(entry: object, number: int, folder: Path, tag: str) -> tuple[Sample,
         said.append(f"id is {digits!r:.80}; allowed are letters, digits, - and _. It gets none.")
     extra = {key: value for key, value in entry.items() if key not in _KNOWN}
     return make_sample(shown.encode("utf-8", "replace").decode(), place, extra=extra, **values), said
+
+
+def _named(entry: object) -> str:
+    """The recording that an entry names; "" for none."""
+    values = entry if isinstance(entry, Mapping) else {}
+    given = next((values[name] for name in (*_PATHS, "filename") if values.get(name) not in (None, "")), None)
+    if not isinstance(given, str) or "\0" in given:
+        return ""
+    return given.encode("utf-8", "replace").decode()
 
 
 def _forgiven(field: str, value: Any) -> Any:

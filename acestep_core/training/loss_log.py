@@ -54,19 +54,27 @@ def read_points(path: Path) -> list[Point]:
 
 
 class LossLog:
-    """Appends points. Lines that a full disk refuses are kept and written as soon as it can be."""
+    """Appends points. Lines that the disk refuses are kept and written as soon as it can be.
+
+    A file that somebody took away or cut is written again from the points that are held.
+    """
 
     def __init__(self, path: Path, step: int = 0):
-        """Go on after ``step``: what was written of later steps, whose work is lost, is dropped."""
+        """Go on after ``step``: what was written of later steps, whose work is lost, is dropped by :meth:`begin`."""
         self.path = path
         self.points = [point for point in read_points(path) if point.step <= step]
         if self.points and self.points[-1].step != step:
             self.points = []
+        self._written: int | None = None
+        self._waiting = b""
+
+    def begin(self) -> None:
+        """Write the file anew: its head, and every point there is. Raises OSError."""
         text = ",".join(COLUMNS) + "\n" + "".join(point.line() for point in self.points)
-        fresh = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+        fresh = self.path.parent / f".{self.path.name}.{secrets.token_hex(4)}"
         try:
             fresh.write_bytes(text.encode())
-            os.replace(fresh, path)
+            os.replace(fresh, self.path)
         except BaseException:
             fresh.unlink(missing_ok=True)
             raise
@@ -83,6 +91,8 @@ class LossLog:
         self._write(sync=True)
 
     def _write(self, sync: bool) -> None:
+        if self._written is None or self._size() < self._written:
+            self.begin()
         with open(self.path, "r+b", buffering=0) as file:
             file.seek(self._written)
             file.truncate()
@@ -92,3 +102,9 @@ class LossLog:
             self._written, self._waiting = file.tell(), b""
             if sync:
                 os.fsync(file.fileno())
+
+    def _size(self) -> int:
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return -1

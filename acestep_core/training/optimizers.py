@@ -88,8 +88,9 @@ def restore_optimizer(
         if key.endswith(CODES):
             key = key.removesuffix(CODES)
             value = _small(value, tensors[f"{name}/{key}{SCALE}"], signed=key == "exp_avg")
-        on_host = not isinstance(value, Tensor) or key == "step"
-        states.setdefault(name, {})[key] = value if on_host else value.to(names[name].device, copy=True)
+        if isinstance(value, Tensor):
+            value = value.clone() if key == "step" else value.to(names[name].device, copy=True)
+        states.setdefault(name, {})[key] = value
     for name, state in states.items():
         optimizer.state[names[name]] = state
 

@@ -123,6 +123,7 @@ def with_settings(settings: TrainSettings, assignments: list[str]) -> TrainSetti
 
 
 def _parsed(name: str, text: str) -> Any:
+    """What ``text`` means as the value of a setting; as it is where it means nothing."""
     if name in SWITCHES:
         switch = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
         return switch.get(text.lower(), text)
@@ -166,7 +167,7 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 
 def _of_run(folder: Path, values: Mapping[str, Any]) -> Plan:
-    settings, items, files = values.get("settings"), values.get("items"), values.get("model_files")
+    settings, items = values.get("settings"), values.get("items")
     if not isinstance(settings, dict):
         raise PlanError(f"{folder / RUN} has no settings in it; it is not the file of a run.")
     listed = [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
@@ -176,11 +177,18 @@ def _of_run(folder: Path, values: Mapping[str, Any]) -> Plan:
         folder=folder,
         name=folder.name,
         settings=_checked(settings),
-        model=model_of([str(file) for file in files] if isinstance(files, list) else []),
+        model=_model_in(values, "model_files"),
         kind=str(values.get("model_kind") or ""),
+        text_encoder=_model_in(values, "text_files"),
+        vae=_model_in(values, "vae_files"),
         files=tuple((i["file"], i.get("repeat", 1)) for i in listed) if whole else (),
         samples=samples if isinstance(samples, dict) else {},
     )
+
+
+def _model_in(values: Mapping[str, Any], name: str) -> str:
+    files = values.get(name)
+    return model_of([str(file) for file in files] if isinstance(files, list) else [])
 
 
 def holds_tensors(folder: Path) -> bool:
@@ -211,10 +219,12 @@ def _of_settings(path: Path, values: Mapping[str, Any]) -> Plan:
     beside = path.parent / Path(tensors).expanduser()  # else the name of tensors of ours
     samples = dict(values.get("samples") or {})
     _check_samples(path, samples)
+    written = dict(values.get("settings") or {})  # YAML reads 1e-4 as text
+    settings = {name: _parsed(name, value) if isinstance(value, str) else value for name, value in written.items()}
     return Plan(
         folder=None,
         name=values.get("run") or path.stem,
-        settings=_checked(values.get("settings") or {}),
+        settings=_checked(settings),
         model=values.get("model", ""),
         text_encoder=values.get("text_encoder", ""),
         vae=values.get("vae", ""),

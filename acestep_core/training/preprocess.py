@@ -83,7 +83,7 @@ class PreprocessSettings:
             because the draws depend on it.
     """
 
-    max_seconds: float = 240
+    max_seconds: float = 240.0
     seed: int = 42
     timbre: str = "silence"
     tile: int = 256
@@ -97,6 +97,7 @@ class PreprocessSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
                 raise PreprocessError(f"{name} is {value!r}; allowed is {low} to {high}.")
+        object.__setattr__(self, "max_seconds", float(self.max_seconds))  # 240 makes the tensors of 240.0
         if self.timbre not in TIMBRES:
             raise PreprocessError(f"timbre is {self.timbre!r}; allowed is {' or '.join(TIMBRES)}.")
 

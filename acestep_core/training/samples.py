@@ -73,6 +73,10 @@ class Studio:
         """Plain values from which the same samples can be made again."""
         return {**asdict(self.samples.song), "every": self.samples.every, "seed": self.samples.seed}
 
+    def models(self) -> dict[str, list[str]]:
+        """Files of the models that samples need beside the one that is trained."""
+        return {"text_files": list(self.samples.text.report.files), "vae_files": list(self.samples.vae.report.files)}
+
     def due(self, epoch: int) -> bool:
         return epoch % self.samples.every == 0
 

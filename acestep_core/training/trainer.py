@@ -31,8 +31,8 @@ from ..lora.writing import write_folder
 from ..memory.recovery import OutOfMemory, empty_cache, is_out_of_memory
 from ..tasks.reference import silence_of
 from . import checkpoint
-from .adapters import Trainable, keep_little, require_plain_weights, twin
-from .checkpoint import Checkpoint, Progress
+from .adapters import Trainable, keep_everything, keep_little, require_plain_weights, twin
+from .checkpoint import Checkpoint, Progress, Stored
 from .identity import adapter_fingerprint, model_fingerprint
 from .items import TrainItem, fingerprint
 from .lock import RunInUse, locked
@@ -114,9 +114,9 @@ def train(
     """
     items, folder, host = tuple(items), Path(folder), host or hosts.current()
     _check(model, items, settings)
-    with torch.inference_mode(False), torch.enable_grad(), _alone_in(folder, team):
-        run = _Run(model, items, settings, folder, start, host, on_note, keep_stopped, samples, team)
-        return run.train(should_stop or (lambda: False), on_point, on_epoch)
+    given = (model, items, settings, folder, start, host, on_note, keep_stopped, samples, team)
+    with torch.inference_mode(False), torch.enable_grad(), _alone_in(folder, team), _giving_back(host):
+        return _Run(*given).train(should_stop or (lambda: False), on_point, on_epoch)
 
 
 @contextmanager
@@ -134,6 +134,16 @@ def _alone_in(folder: Path, team: Alone) -> Iterator[None]:
                     "space."
                 ) from error
         yield
+
+
+@contextmanager
+def _giving_back(host: Host) -> Iterator[None]:
+    """What was on the card within the block, and is held by nobody at its end, is free after it."""
+    try:
+        yield
+    finally:
+        if host.device("dit").type != "cpu":
+            empty_cache()
 
 
 class _Stopped(Exception):
@@ -168,9 +178,7 @@ class _Run:
             "precision": str(self.dtype).removeprefix("torch."),
             "start": None if start is None else adapter_fingerprint(start),
         }
-        before = checkpoint.newest(folder, model.config, self.say) if folder.is_dir() else None
-        if before is not None:
-            self._require_same(before)
+        before = self._before()
         self.kept = keep_stopped and before is not None and before.why == "stop"
 
         self.generator = torch.Generator().manual_seed(settings.seed)
@@ -181,8 +189,6 @@ class _Run:
         null = model.module.null_condition_emb.detach().to(self.device, self.dtype)
         self.null = null.clone() if null.is_inference() else null
         self.trained = Trainable(self.decoder, settings, self.generator)
-        if settings.gradient_checkpointing:
-            keep_little(self.decoder)
         self.parameters = dict(self.trained.named_parameters())
         self.passes = Passes(model, self.decoder, self.null, items, settings, self.generator)
         try:
@@ -191,6 +197,7 @@ class _Run:
             raise TrainError(str(error)) from error
         self.step, self.ema, self.skipped, self.spent = 0, None, 0, 0.0
         self.saved: tuple[int, bool, str] = (0, True, "")
+        self.unlogged = False
         if before is not None:
             self._go_on(before)
         elif start is not None:
@@ -217,7 +224,39 @@ class _Run:
 
     # -- where the run stands
 
-    def _require_same(self, before: Checkpoint) -> None:
+    def _before(self) -> Checkpoint | None:
+        """Where the run in the folder stands; None where there is no run.
+
+        Raises:
+            TrainError: it is another run, or none of its checkpoints can be read.
+        """
+        name = self.folder.name
+        advice = f"Nothing was changed in {self.folder}. "
+        try:
+            stored = checkpoint.newest(self.folder, self.say)
+            if stored is None:
+                return None
+            self._require_same(stored)
+            return stored.load(self.model.config)
+        except TrainError:
+            raise
+        except checkpoint.Broken as error:
+            raise TrainError(
+                f"{name} holds a run of which no checkpoint can be used: {error}. {advice}Put the files back from a "
+                "copy, or give this run another name to begin anew."
+            ) from error
+        except ValueError as error:
+            raise TrainError(
+                f"{name} holds a run that does not fit: {error} {advice}Go on with the model it was started with, or "
+                "give this one another name."
+            ) from error
+        except Exception as error:  # of the disk, of memory, of the format's library; the run may be whole
+            raise TrainError(
+                f"The checkpoint of {name} cannot be read now ({str(error) or type(error).__name__}). {advice}Start "
+                "the same run again when the disk answers and memory is free."
+            ) from error
+
+    def _require_same(self, before: Stored) -> None:
         """Raise where the run in the folder is another one, naming what differs."""
         where = f"{self.folder.name} holds a run"
         advice = "Go on with what it was started with, or give this one another name."
@@ -226,18 +265,29 @@ class _Run:
             before_it = then.get(name, getattr(TrainSettings, name))
             if name not in FREE_ON_RESUME and before_it != value:
                 raise TrainError(f"{where} with {name} {before_it}, not {value}. {advice}")
-        titles = {
-            "data": "other training data",
-            "model": "another model",
-            "precision": "another precision",
-            "start": "another adapter to start from",
-        }
+        titles = {"data": "other training data", "model": "another model", "precision": "another precision"}
         for name, title in titles.items():
             if before.run[name] != self.identity[name]:
                 raise TrainError(f"{where} with {title}. {advice}")
         if before.progress.step > self.total:
             epochs = math.ceil(before.progress.step / self.an_epoch)
             raise TrainError(f"{where} that has done {epochs} epochs already; set epochs to at least that.")
+        self._settle_start(before.run["start"], where)
+
+    def _settle_start(self, then: str | None, where: str) -> None:
+        """What a run started from is in its checkpoint, so that the adapter itself is not needed to go on."""
+        now, self.identity["start"] = self.identity["start"], then
+        if now is None or now == then:
+            return
+        if then is None:
+            raise TrainError(
+                f"{where} that was begun without an adapter to start from. Disconnect start to go on with it, or give "
+                "this one another name."
+            )
+        self.say(
+            f"{self.folder.name} was begun from another adapter than start is now, and goes on from its own "
+            "checkpoint. To begin from this one, give the run another name."
+        )
 
     def _go_on(self, before: Checkpoint) -> None:
         self.trained.load(before.adapter)
@@ -274,7 +324,7 @@ class _Run:
                 checkpoint.keep(self.folder / checkpoint.FOLDER / checkpoint.name_of(step), why)
                 self.saved = (step, True, why)
             return
-        self.log.sync()
+        self._write_log(self.log.sync)
         tensors, numbers = optimizer_state(self.optimizer, self.parameters)
         adapter = self.trained.adapter(self.folder.name)
         made = Checkpoint(adapter, self._progress(), self.identity, tensors, numbers, why, stays)
@@ -296,6 +346,8 @@ class _Run:
         self.retry_at, self.full = 0.0, False
         self.trouble: Exception | None = None
         stopped = False
+        if self.settings.gradient_checkpointing:
+            keep_little(self.decoder)
         try:
             self._report()
             if self.team.count > self.settings.accumulation:
@@ -321,6 +373,7 @@ class _Run:
             raise
         finally:
             self.optimizer.zero_grad(set_to_none=True)
+            keep_everything(self.decoder)
         return self._finish(stopped)
 
     def _open(self) -> None:
@@ -328,6 +381,7 @@ class _Run:
         checkpoint.clean(self.folder, (RUN, LOSSES, FINAL))
         checkpoint.replace_text(self.folder / RUN, json.dumps(self._described(), indent=1, sort_keys=True) + "\n")
         self.log = LossLog(self.folder / LOSSES, self.step)
+        self._write_log(self.log.begin)
         if self.step and not self.log.points:
             self.say(f"The loss curve before step {self.step} is gone; the run itself is whole.")
 
@@ -352,7 +406,7 @@ class _Run:
         self.torn = False
         point = Point(self.step, epoch + 1, loss, self.ema, rate, norm)
         if self.team.leads:
-            self._note(point)
+            self._write_log(lambda: self.log.add(point))
         if self.skipped:
             self.say(f"The gradients of step {self.step} are no numbers; the step was left out.")
         if self.skipped >= MOST_SKIPPED:
@@ -407,8 +461,8 @@ class _Run:
         if self.step % self.an_epoch == 0:
             if on_epoch is not None:
                 on_epoch(self.step // self.an_epoch, self._listen)
-            self._record()
         self._guard()
+        self._record()
 
     def _record(self, again: bool = True) -> None:
         """A sample, where one is due; one that cannot be made is no reason to end."""
@@ -438,16 +492,21 @@ class _Run:
 
     # -- watching over it
 
-    def _note(self, point: Point) -> None:
+    def _write_log(self, write: Callable[[], None]) -> None:
+        """The curve is no reason to lose a checkpoint: what its file refuses is said once, and kept for later."""
         try:
-            self.log.add(point)
+            write()
         except OSError as error:
-            self._say_full(error)
+            if not self.unlogged:
+                self.say(
+                    f"The loss curve cannot be written to {LOSSES} ({error.strerror or error}). Training and its "
+                    "checkpoints go on; close what has the file open, or free some space, and it is completed."
+                )
+            self.unlogged = True
 
     def _guard(self) -> None:
         """Checkpoints on epochs and on time. A disk that refuses is said, and tried again later."""
-        epoch, within = divmod(self.step, self.an_epoch)
-        due = within == 0 and (epoch % self.settings.save_every == 0)
+        due = self._due()
         now, minutes = time.monotonic(), self.settings.save_minutes
         late = minutes > 0 and now - self.guarded >= 60 * minutes
         if not (due or late or (self.full and now >= self.retry_at)):
@@ -458,6 +517,11 @@ class _Run:
         except OSError as error:
             self._say_full(error)
             self.retry_at = now + RETRY_SECONDS
+
+    def _due(self) -> bool:
+        """Whether the checkpoint of this step is one that stays."""
+        epoch, within = divmod(self.step, self.an_epoch)
+        return within == 0 and epoch % self.settings.save_every == 0
 
     def _say_full(self, error: OSError) -> None:
         if not self.full:
@@ -475,7 +539,8 @@ class _Run:
             empty_cache()
         if not self.torn:
             try:
-                self.save("cancel" if self.host.is_cancel(error) else "error", stays=False)
+                why = "cancel" if self.host.is_cancel(error) else "error"
+                self.save("epoch" if self._due() else why, stays=self._due())
             except OSError as refused:
                 self._say_full(refused)
         kept = f"The checkpoint of step {self.saved[0]} is kept" if self.saved[0] else "Nothing was trained before"
@@ -541,6 +606,7 @@ class _Run:
             "model_files": list(self.model.report.files),
             "model_kind": self.model.kind,
             "samples": None if self.studio is None else self.studio.described(),
+            **({} if self.studio is None else self.studio.models()),
             "torch": torch.__version__,
         }
 

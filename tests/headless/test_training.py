@@ -14,12 +14,14 @@ import yaml
 
 from acestep_graph.acestep_core import audio
 from acestep_graph.acestep_core.host import Host
-from acestep_graph.acestep_core.training import trainer
+from acestep_graph.acestep_core.lora.formats import read_adapter
+from acestep_graph.acestep_core.training import preprocess, trainer
 from acestep_graph.acestep_core.training.items import save_item
 from acestep_graph.acestep_core.training.lock import locked
 from acestep_graph.acestep_core.training.loss_log import read_points
 from acestep_graph.acestep_core.training.preprocess import load_folder
 from acestep_graph.headless import cli, training
+from acestep_graph.nodes import training as nodes
 from tests import models, tiny
 from tests.pack import ROOT
 from tests.training.making import SETTINGS, items, outcome, run
@@ -38,6 +40,7 @@ def place(tmp_path):
 
 
 def main(place, *arguments):
+    (place / "models").mkdir(exist_ok=True)
     folders = ("--models", place / "models", "--output", place / "output", "--input", place / "input")
     return cli.main([str(argument) for argument in (*arguments, *folders, "--device", "cpu")])
 
@@ -72,12 +75,20 @@ def test_ctrl_c_saves_and_says_how_to_go_on(place, capsys, monkeypatch):
         pressing_ctrl_c(patched, 5)
         assert main(place, "train", place / "jazz.yaml") == 130
     err = capsys.readouterr().err
-    assert f"To go on: acestep-graph train {folder(place)}" in err and "The checkpoint of step 4 is kept" in err
+    given = f"--models {place / 'models'} --output {place / 'output'} --device cpu"
+    assert f"To go on: acestep-graph train {folder(place)} {given}" in err and "The checkpoint of step 4 is kept" in err
     assert len(read_points(folder(place) / "loss.csv")) == 4
     assert main(place, "train", folder(place)) == 0
     assert "Training goes on after step 4 of 15." in capsys.readouterr().err
     run(place / "canvas" / "jazz", data=load_folder(place / "tensors"))
     assert outcome(folder(place)) == outcome(place / "canvas" / "jazz")
+
+
+def test_a_model_that_is_not_there_is_never_replaced_by_the_demo(place, capsys):
+    values = yaml.safe_load((place / "jazz.yaml").read_text())
+    (place / "jazz.yaml").write_text(yaml.safe_dump({**values, "model": "acestep-v15-base"}))
+    assert main(place, "train", place / "jazz.yaml") == 2
+    assert f"no diffusion model acestep-v15-base in {place / 'models'}" in capsys.readouterr().err
 
 
 def test_the_canvas_goes_on_with_a_run_of_the_terminal_and_the_other_way_round(place, monkeypatch):
@@ -89,6 +100,36 @@ def test_the_canvas_goes_on_with_a_run_of_the_terminal_and_the_other_way_round(p
         assert main(place, "train", "jazz") == 130
     result = run(folder(place), data=data)
     assert result.steps == 15 and outcome(folder(place)) == outcome(place / "whole" / "jazz")
+
+
+def test_a_run_that_started_from_an_adapter_goes_on(place):
+    start = read_adapter(ROOT / "tests" / "fixtures" / "adapters" / "adapter_a", models.diffusion().config)
+    data = load_folder(place / "tensors")
+    run(place / "whole" / "jazz", data=data, start=start)
+    run(folder(place), data=data, start=start, should_stop=iter([False] * 9 + [True] * 99).__next__)
+    assert main(place, "train", "jazz") == 0
+    assert outcome(folder(place)) == outcome(place / "whole" / "jazz")
+
+
+def test_the_terminal_and_the_canvas_keep_each_other_s_tensors(tmp_path, capsys, monkeypatch):
+    tiny.build(tmp_path / "models")
+    audio.write(tmp_path / "songs" / "a.wav", 0.1 * torch.randn(2, 48000 * 6), 48000)
+    (tmp_path / "songs" / "a.caption.txt").write_text("slow folk")
+    monkeypatch.chdir(tmp_path)
+    made, plain = [], preprocess.preprocess
+
+    def seen(*given, **more):
+        made.append((given, plain(*given, **more)))
+        return made[-1][1]
+
+    monkeypatch.setattr(preprocess, "preprocess", seen)
+    assert main(tmp_path, "preprocess", "songs") == 0
+    seconds = nodes.Preprocess.INPUT_TYPES()["required"]["max_seconds"][1]["default"]
+    (*given, _), done = made[0]
+    canvas = preprocess.PreprocessSettings(max_seconds=float(seconds), seed=42, timbre="silence", tile=256)
+    assert done.made == ("a.wav",) and plain(*given, canvas, host=Host(device="cpu")).kept == ("a.wav",)
+    assert main(tmp_path, "preprocess", "songs") == 0 and made[1][1].kept == ("a.wav",)
+    capsys.readouterr()
 
 
 def test_more_epochs_may_be_set_and_nothing_else(place, capsys):
@@ -144,6 +185,10 @@ def test_songs_become_tensors_and_an_adapter_with_samples(tmp_path, capsys, monk
     assert [path.name for path in (folder(tmp_path) / "final").iterdir()] == ["lokr_weights.safetensors"]
     assert main(tmp_path, "train", "jazz", "--set", "epochs=4") == 0
     assert len(list((folder(tmp_path) / "samples").iterdir())) == 2, "a run knows its samples"
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = ["--models", str(tmp_path / "elsewhere"), "--output", str(tmp_path / "output"), "--device", "cpu"]
+    assert cli.main(["train", "jazz", "--set", "epochs=6", *elsewhere]) == 0, "and all of its models"
+    assert len(list((folder(tmp_path) / "samples").iterdir())) == 3
 
 
 @pytest.mark.usefixtures("without_nano")

@@ -2,6 +2,7 @@
 
 import json
 import stat
+from dataclasses import replace
 
 import pytest
 import torch
@@ -92,6 +93,31 @@ def test_another_precision(tmp_path):
     dtypes = {name.rpartition(".")[2]: tensor.dtype for name, tensor in load_file(file).items()}
     assert dtypes == {"weight": torch.bfloat16, "alpha": torch.float32}
     assert making.same(read_adapter(file, making.config()), making.adapter(), tolerance=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, None])
+@pytest.mark.parametrize("kind", ["file", "folder", "lycoris"])
+def test_magnitudes_keep_what_little_they_have_learned(tmp_path, kind, dtype):
+    """After few steps a magnitude differs from the norm it began with by less than bfloat16 can tell."""
+    made = making.adapter("lokr" if kind == "lycoris" else "lora", magnitude="rows")
+    write = {"file": writing.write_file, "folder": writing.write_peft, "lycoris": writing.write_lycoris}[kind]
+    place = write(made, tmp_path / ("a" if kind == "folder" else "a.safetensors"), dtype=dtype)
+    file = place / "adapter_model.safetensors" if kind == "folder" else place
+    found = {name: tensor.dtype for name, tensor in load_file(file).items()}
+    scales = [name for name in found if name.endswith(("dora_scale", "lora_magnitude_vector"))]
+    assert len(scales) == len(making.LAYERS) and {found[name] for name in scales} == {torch.float32}
+    others = {found[name] for name in found if name not in scales and not name.endswith("alpha")}
+    assert others == {dtype or torch.float32}
+    for layer, change in read_adapter(place, making.config()).changes.items():
+        assert torch.equal(change.magnitude, made.changes[layer].magnitude)
+
+
+def test_magnitudes_of_few_bits_are_widened_as_they_are(tmp_path):
+    made = making.adapter(magnitude="rows")
+    halves = {n: replace(c, magnitude=c.magnitude.bfloat16()) for n, c in made.changes.items()}
+    file = writing.write_file(Adapter("b", halves, made.width), tmp_path / "a.safetensors")
+    for layer, change in read_adapter(file, making.config()).changes.items():
+        assert torch.equal(change.magnitude, halves[layer].magnitude.float())
 
 
 @pytest.mark.parametrize("write, name", [(writing.write_file, "a.safetensors"), (writing.write_peft, "a")])

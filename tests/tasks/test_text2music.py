@@ -136,6 +136,13 @@ def test_batch_sizes_are_checked(bad):
         prepare(**bad)
 
 
+def test_a_text_encoder_of_another_model_is_answered(monkeypatch):
+    module = models.text_encoder().module
+    monkeypatch.setattr(module, "config", replace(module.config, hidden_size=96))
+    with pytest.raises(ValueError, match="answers 96 wide, and the diffusion model hears"):
+        prepare()
+
+
 def test_nothing_to_say_is_answered():
     with pytest.raises(ValueError, match="caption or lyrics"):
         text2music.prepare(models.diffusion(), models.text_encoder(), Song(duration=10))

@@ -7,9 +7,11 @@ process 1 at its third look up).
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -23,7 +25,7 @@ from acestep_graph.acestep_core.host import Cancelled, Host
 from acestep_graph.acestep_core.training import checkpoint, trainer
 from acestep_graph.acestep_core.training.items import TrainItem
 from acestep_graph.acestep_core.training.settings import TrainSettings
-from tests import models
+from tests import models, tiny
 
 SETTINGS = TrainSettings(
     rank=4,
@@ -38,6 +40,17 @@ SETTINGS = TrainSettings(
 )
 LENGTHS = ((22, 9, 1), (19, 12, 2), (22, 9, 1), (30, 7, 1))
 """Frames, tokens and repeats: five passes an epoch, so that the last step of each is of one pass."""
+
+
+@cache
+def wide():
+    """A model of twice the width, for the same conditions."""
+    base = models.diffusion()
+    config = dataclasses.replace(base.config, hidden_size=2 * base.config.hidden_size)
+    for name in ("intermediate_size", "num_attention_heads", "num_key_value_heads"):
+        config = dataclasses.replace(config, **{f"encoder_{name}": getattr(config, name)})
+    config = dataclasses.replace(config, encoder_hidden_size=base.config.encoder_width)
+    return dataclasses.replace(base, module=tiny.randomize(type(base.module)(config), 3))
 
 
 def items(lengths=LENGTHS, width=32, dtype=torch.float32, seed=0):

@@ -1,6 +1,7 @@
 """Data sets as values: edits, tags and genres, prompts; the published file there and back."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acestep_graph.acestep_core import host as hosts
 from acestep_graph.acestep_core.song import KEYS, LANGUAGES, TIME_SIGNATURES, make_song
 from acestep_graph.acestep_core.tasks import text2music
 from acestep_graph.acestep_core.training import dataset_file, wording
@@ -22,6 +24,7 @@ from acestep_graph.acestep_core.training.dataset import (
     parse_edits,
     with_edits,
 )
+from acestep_graph.nodes.dataset import LoadDataset
 from tests import models
 
 QUICK = settings(deadline=None, max_examples=60)
@@ -309,6 +312,55 @@ def test_other_forms_are_read(tmp_path):
     assert bare.samples == lone.samples and bare.name == "d"
     assert (bare.samples[0].bpm, bare.samples[0].key, bare.samples[0].language) == (90, "A minor", "de")
     assert dataset_file.as_json(lone)["version"] == 7
+
+
+@pytest.mark.parametrize(
+    ("more", "labelled"),
+    [
+        ({"caption": "slow folk"}, True),
+        ({"caption": "slow folk", "labeled": None}, True),
+        ({"caption": "slow folk", "labeled": False}, False),
+        ({"caption": "  "}, False),
+        ({}, False),
+        ({"labeled": True}, True),
+    ],
+)
+def test_a_caption_labels_a_sample_unless_the_file_says_otherwise(tmp_path, more, labelled):
+    (tmp_path / "a.wav").write_bytes(b"x")
+    (sample,) = load_json(tmp_path, [{"audio_path": "a.wav", "lyrics": "la", **more}]).dataset.samples
+    assert sample.labelled == labelled
+
+
+def test_load_dataset_notices_what_becomes_of_recordings(tmp_path):
+    """Put back, replaced by one of another length or of another time, moved beside the file, taken away."""
+    entries = [{"audio_path": "songs/a.wav"}, {"audio_path": "C:\\songs\\b.wav"}, {"bpm": 3}, 7]
+    (tmp_path / "d.json").write_text(json.dumps({"samples": entries}))
+    (tmp_path / "songs").mkdir()
+    song = tmp_path / "songs" / "a.wav"
+    marks = []
+
+    def look():
+        with hosts.use(hosts.Host(input=tmp_path, output=tmp_path, device="cpu")):
+            marks.append(LoadDataset.IS_CHANGED(file=str(tmp_path / "d.json")))
+            assert marks[-1] == LoadDataset.IS_CHANGED(file=str(tmp_path / "d.json"))
+
+    look()
+    song.write_bytes(b"one")
+    look()
+    song.write_bytes(b"another")
+    os.utime(song, (5, 5))
+    look()
+    os.utime(song, (6, 6))
+    look()
+    (tmp_path / "b.wav").write_bytes(b"b")
+    look()
+    (tmp_path / "d.json").write_text(json.dumps({"samples": entries[:1]}))
+    look()
+    song.unlink()
+    look()
+    (tmp_path / "d.json").write_text("{")
+    look()
+    assert len(set(marks)) == len(marks) == 8
 
 
 def test_windows_files_with_marks_and_moved_songs_are_read(tmp_path):

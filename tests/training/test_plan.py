@@ -57,8 +57,28 @@ def test_settings_by_hand(tmp_path, tensors, ending):
 
 
 @pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("learning_rate: 1e-4", {"learning_rate": 1e-4}),
+        ("learning_rate: 5e-5", {"learning_rate": 5e-5}),
+        ("learning_rate: 1.0e-4", {"learning_rate": 1e-4}),
+        ("weight_decay: 1E-3", {"weight_decay": 1e-3}),
+        ("rank: '32'", {"rank": 32}),
+        ("mlp: 'on'", {"mlp": True}),
+        ("method: dora", {"method": "dora"}),
+    ],
+)
+def test_numbers_as_people_write_them(tmp_path, line, wanted):
+    (tmp_path / "jazz.yaml").write_text(f"tensors: x\nsettings:\n  {line}\n")
+    assert read_plan(tmp_path / "jazz.yaml").settings == TrainSettings(**wanted)
+
+
+@pytest.mark.parametrize(
     ("values", "sentence"),
     [
+        ({"tensors": "x", "settings": {"rank": "1e1"}}, "rank is 10.0; allowed is a whole number"),
+        ({"tensors": "x", "settings": {"rank": "many"}}, "rank is 'many'; allowed is a whole number"),
+        ({"tensors": "x", "settings": {"learning_rate": "nan"}}, "learning_rate is nan; allowed is a number from"),
         ([], "holds no settings"),
         ({"tensors": "x", "colour": "red"}, "says colour, which means nothing here; known are run, model"),
         ({"tensors": "x", "settings": {"rank": 0}}, "rank is 0; allowed is a whole number from 1 to 256"),

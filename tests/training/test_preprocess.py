@@ -4,7 +4,7 @@ import json
 import math
 import os
 import weakref
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 
 import pytest
@@ -151,6 +151,16 @@ def test_a_second_run_does_nothing(songs, tmp_path):
     assert stamps(tmp_path / "out") == before
     assert (first.made, first.kept) == (tuple(SONGS), ())
     assert (second.made, second.kept, second.files) == ((), tuple(SONGS), first.files)
+
+
+@pytest.mark.parametrize("given", [(11, 11.0), (11.0, 11)])
+def test_whole_seconds_are_seconds(songs, tmp_path, given):
+    """The terminal's 11 and the canvas's 11.0 make the same tensors, which those of the canvas always were."""
+    one, other = (replace(SETTINGS, max_seconds=seconds) for seconds in given)
+    run(songs[:1], tmp_path / "out", one)
+    assert run(songs[:1], tmp_path / "out", other).made == ()
+    assert json.dumps(asdict(one)) == '{"max_seconds": 11.0, "seed": 42, "timbre": "silence", "tile": 128}'
+    assert json.dumps(asdict(PreprocessSettings())).startswith('{"max_seconds": 240.0, ')
 
 
 def test_overwrite_makes_everything_again(songs, tmp_path):

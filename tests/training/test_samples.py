@@ -11,6 +11,7 @@ from acestep_graph.acestep_core.lora.apply import with_adapter
 from acestep_graph.acestep_core.sampling import sampler
 from acestep_graph.acestep_core.song import make_song
 from acestep_graph.acestep_core.tasks import text2music
+from acestep_graph.acestep_core.training import checkpoint
 from acestep_graph.acestep_core.training import samples as module
 from acestep_graph.acestep_core.training.samples import Samples
 from tests import models
@@ -79,6 +80,17 @@ def test_a_sample_that_was_cancelled_is_made_when_the_run_goes_on(tmp_path, monk
         name = f"samples/epoch_{epoch}.flac"
         assert torch.equal(audio.read(tmp_path / "jazz" / name)[0], audio.read(tmp_path / "whole" / "jazz" / name)[0])
     assert outcome(tmp_path / "jazz") == outcome(tmp_path / "whole" / "jazz")
+
+
+def test_a_checkpoint_that_is_due_is_kept_though_its_sample_is_cancelled(tmp_path, monkeypatch):
+    settings = dataclasses.replace(SETTINGS, save_every=2)
+    run(tmp_path / "whole" / "jazz", settings, samples=wanted())
+    with monkeypatch.context() as patched, pytest.raises(Cancelled):
+        patched.setattr(module.loop, "run", lambda *_args, **_kwargs: (_ for _ in ()).throw(Cancelled("Stopped.")))
+        run(tmp_path / "jazz", settings, samples=wanted())
+    run(tmp_path / "jazz", settings, samples=wanted())
+    kept = [[path.name for path in checkpoint.found(tmp_path / name)] for name in ("jazz", "whole/jazz")]
+    assert kept[0] == kept[1] == ["step_0000015", "step_0000012", "step_0000006"]
 
 
 @pytest.mark.parametrize("more", [{"every": 0}, {"every": 1.5}, {"seed": -1}, {"seed": True}])

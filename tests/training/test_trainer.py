@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import gc
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import random
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from acestep_graph.acestep_core.host import Cancelled, Host
+from acestep_graph.acestep_core.lora import writing
 from acestep_graph.acestep_core.lora.apply import active, with_adapter
 from acestep_graph.acestep_core.lora.formats import read_adapter
 from acestep_graph.acestep_core.memory.recovery import OutOfMemory
@@ -26,7 +29,7 @@ from acestep_graph.acestep_core.training.trainer import TrainError
 from tests import models
 from tests.pack import ROOT
 
-from .making import SETTINGS, Events, items, outcome, run, tunes
+from .making import SETTINGS, Events, items, outcome, run, tunes, wide
 
 STEPS = 15
 
@@ -150,6 +153,26 @@ def test_gradient_checkpointing_changes_nothing_but_memory(tmp_path):
         assert one.loss == pytest.approx(other.loss, rel=1e-5)
 
 
+@pytest.mark.parametrize("format", ["file", "folder"])
+def test_an_early_dora_is_exported_as_it_was_learned(tmp_path, format):
+    """A few steps move magnitudes by less than bfloat16 can tell."""
+    model = models.diffusion()
+    adapter = run(tmp_path / "jazz", changed(method="dora", epochs=20, learning_rate=1e-4, save_every=1000)).adapter
+    write = {"file": writing.write_file, "folder": writing.write_peft}[format]
+    stored = read_adapter(write(adapter, tmp_path / "jazz.safetensors", dtype=torch.bfloat16), model.config)
+    lost, learned = [], []
+    for name, change in adapter.changes.items():
+        weight = model.module.decoder.get_submodule(name).weight
+        whole, exported = (one.magnitude * _directions(weight, one) for one in (change, stored.changes[name]))
+        lost.append((whole - exported).norm())
+        learned.append((whole - weight).norm())
+    assert torch.stack(lost).norm() < 0.01 * torch.stack(learned).norm()
+
+
+def _directions(weight, change):
+    return torch.nn.functional.normalize(weight.detach() + change.scale * change.form.dense(), dim=1)
+
+
 # -- what it leaves alone
 
 
@@ -161,6 +184,34 @@ def test_base_weights_and_other_holders_stay_as_they_are(tmp_path):
     assert model.module.training == mode and torch.equal(torch.get_rng_state(), state)
     assert not any(module._forward_hooks for module in model.module.modules())
     assert not any("forward" in vars(module) for module in model.module.modules())
+
+
+@pytest.mark.parametrize("ends", ["whole", "cancelled", "refused"])
+@pytest.mark.parametrize("method", ["lora", "lokr"])
+def test_nothing_of_a_run_stays_in_memory(tmp_path, monkeypatch, method, ends):
+    """Without the collector of cycles, which may not come for hours."""
+    made, plain = [], trainer.twin
+
+    def seen(*args):
+        decoder = plain(*args)
+        made.extend(weakref.ref(module) for module in decoder.modules())
+        return decoder
+
+    if ends == "refused":
+        monkeypatch.setitem(sys.modules, "torchao.optim", None)
+    monkeypatch.setattr(trainer, "twin", seen)
+    settings = changed(method=method, epochs=2, gradient_checkpointing=True)
+    settings = changed(settings, optimizer="adamw8bit" if ends == "refused" else "adamw")
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            run(tmp_path / "jazz", settings, host=Counter(tmp_path, 7 if ends == "cancelled" else 0))
+        except (Cancelled, TrainError) as error:
+            assert (ends == "cancelled") == isinstance(error, Cancelled)
+        assert made and not [ref for ref in made if ref() is not None]
+    finally:
+        gc.enable()
 
 
 def test_it_trains_inside_inference_mode(tmp_path, whole):
@@ -275,6 +326,18 @@ def test_an_error_keeps_what_was_trained(tmp_path, whole, at):
     assert outcome(tmp_path / "jazz") == whole[0]
 
 
+def test_an_error_at_the_end_of_an_epoch_costs_no_checkpoint_that_is_due(tmp_path, whole):
+    def fail(epoch, _take):
+        if epoch == 2:
+            raise RuntimeError("nobody listens")
+
+    with pytest.raises(RuntimeError, match="nobody listens"):
+        run(tmp_path / "jazz", changed(save_every=2), on_epoch=fail)
+    run(tmp_path / "jazz", changed(save_every=2))
+    assert [path.name[-2:] for path in checkpoint.found(tmp_path / "jazz")] == ["15", "12", "06"]
+    assert outcome(tmp_path / "jazz") == whole[0]
+
+
 def test_out_of_memory_keeps_what_was_trained_and_says_what_to_do(tmp_path):
     def fail():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -311,11 +374,14 @@ def test_other_adapters_and_optimizers_go_on_as_exactly(tmp_path, more, at):
     """The rank is such that moments of whole blocks of 256 are of 8 bits."""
     if "optimizer" in more:
         pytest.importorskip("torchao")
-        more = {**more, "rank": 128, "alpha": 128, "epochs": 3, "attention": "self"}
-    run(tmp_path / "whole" / "jazz", changed(**more))
+        more = {**more, "rank": 64, "alpha": 64, "epochs": 3, "attention": "self"}
+    model = wide() if "optimizer" in more else models.diffusion()
+    run(tmp_path / "whole" / "jazz", changed(**more), model=model)
     with pytest.raises(Cancelled):
-        run(tmp_path / "jazz", changed(**more), host=Counter(tmp_path, at if "optimizer" not in more else at // 2))
-    run(tmp_path / "jazz", changed(**more))
+        host = Counter(tmp_path, at if "optimizer" not in more else at // 2)
+        run(tmp_path / "jazz", changed(**more), host=host, model=model)
+    result = run(tmp_path / "jazz", changed(**more), model=model)
+    assert any(note.startswith("Training goes on after step") for note in result.notes)
     files = [path.relative_to(tmp_path) for path in (tmp_path / "jazz" / "final").iterdir()]
     for file in (*files, Path("jazz/loss.csv")):
         assert (tmp_path / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
@@ -430,6 +496,53 @@ def test_cancel_on_a_full_disk_still_cancels(tmp_path, whole, monkeypatch):
     assert outcome(tmp_path / "jazz") == whole[0]
 
 
+@pytest.mark.parametrize("how", ["deleted", "cut"])
+def test_a_curve_that_is_taken_away_is_written_again(tmp_path, whole, how):
+    path = tmp_path / "jazz" / "loss.csv"
+
+    def take(point):
+        if point.step == 4:
+            path.unlink() if how == "deleted" else path.write_bytes(path.read_bytes()[:30])
+
+    assert run(tmp_path / "jazz", on_point=take).notes == ()
+    assert outcome(tmp_path / "jazz") == whole[0]
+
+
+def test_a_curve_that_cannot_be_written_costs_no_checkpoint(tmp_path, whole):
+    """A folder of its name, which refuses as a file does that another program has open."""
+    path, seen = tmp_path / "jazz" / "loss.csv", []
+
+    def block(point):
+        if point.step == 4:
+            path.unlink()
+            path.mkdir()
+        seen.append(checkpoint.found(tmp_path / "jazz")[:1])
+
+    result = run(tmp_path / "jazz", on_point=block)
+    assert [len(places) for places in seen] == [0] * 3 + [1] * 12 and seen[-1][0].name == "step_0000012"
+    assert len(result.notes) == 1 and "The loss curve cannot be written to loss.csv" in result.notes[0]
+    assert len(result.points) == STEPS and len(checkpoint.found(tmp_path / "jazz")) == 5
+    again = run(tmp_path / "jazz")
+    assert again.steps == STEPS and "The loss curve cannot be written" in again.notes[0]
+    path.rmdir()
+    adapter = (tmp_path / "jazz" / "final" / "adapter_model.safetensors").read_bytes()
+    assert adapter == whole[0]["final/adapter_model.safetensors"]
+
+
+def test_a_curve_that_can_be_written_again_is_completed(tmp_path, whole, monkeypatch):
+    write = LossLog._write
+
+    def refused(self, sync):
+        if 4 <= self.points[-1].step <= 9:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        write(self, sync)
+
+    monkeypatch.setattr(LossLog, "_write", refused)
+    result = run(tmp_path / "jazz")
+    assert len(result.notes) == 1 and "Permission denied" in result.notes[0]
+    assert outcome(tmp_path / "jazz") == whole[0]
+
+
 # -- going on
 
 
@@ -508,10 +621,92 @@ def test_it_goes_on_from_an_adapter(tmp_path):
     result = run(tmp_path / "jazz", changed(epochs=1, learning_rate=1e-7), start=start)
     for name, change in start.changes.items():
         assert torch.allclose(result.adapter.changes[name].form.up, change.form.up, atol=1e-5)
-    with pytest.raises(TrainError, match="another adapter to start from"):
-        run(tmp_path / "jazz", changed(epochs=1, learning_rate=1e-7))
+    run(tmp_path / "plain", changed(epochs=1))
+    with pytest.raises(TrainError, match="begun without an adapter to start from"):
+        run(tmp_path / "plain", changed(epochs=1), start=start)
     with pytest.raises(ValueError, match="has rank 4, but the settings say 8"):
         run(tmp_path / "other", changed(rank=8), start=start)
+
+
+@pytest.mark.parametrize("then", ["the same", "none", "another"])
+def test_what_a_run_started_from_is_not_needed_to_go_on(tmp_path, then):
+    config = models.diffusion().config
+    first = read_adapter(ROOT / "tests" / "fixtures" / "adapters" / "adapter_a", config)
+    run(tmp_path / "whole" / "jazz", start=first)
+    with pytest.raises(Cancelled):
+        run(tmp_path / "jazz", host=Counter(tmp_path, 20), start=first)
+    other = run(tmp_path / "other", changed(epochs=1)).adapter
+    result = run(tmp_path / "jazz", start={"the same": first, "none": None, "another": other}[then])
+    assert outcome(tmp_path / "jazz") == outcome(tmp_path / "whole" / "jazz")
+    described = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("jazz", "whole/jazz")]
+    assert described[0]["start"] == described[1]["start"]
+    assert any("goes on from its own checkpoint" in note for note in result.notes) == (then == "another")
+
+
+# -- a run that cannot be gone on with is never begun anew
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def cut(tmp_path):
+    """A run that was cancelled, with two checkpoints that stay and one that guards."""
+    with pytest.raises(Cancelled):
+        run(tmp_path / "jazz", changed(save_every=2), host=Counter(tmp_path, 40))
+    assert [path.name[-2:] for path in checkpoint.found(tmp_path / "jazz")] == ["14", "12", "06"]
+    return tmp_path / "jazz"
+
+
+def refused(folder, sentence, **more):
+    before = contents(folder)
+    with pytest.raises(TrainError, match=sentence):
+        run(folder, changed(save_every=2), **more)
+    assert contents(folder) == before
+
+
+def goes_on(folder, whole):
+    result = run(folder, changed(save_every=2))
+    assert result.notes == (f"Training goes on after step 14 of {STEPS}.",) and outcome(folder) == whole[0]
+
+
+def test_a_model_of_another_width_is_refused(cut, whole, monkeypatch):
+    refused(cut, "holds a run with another model", model=wide())
+    refused(cut, "holds a run with another model", model=models.diffusion("xl-turbo"))
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "model_fingerprint", lambda _: trainer.checkpoint.newest(cut, print).run["model"])
+        refused(cut, "a run that does not fit: .* Nothing was changed in .* Go on with the model", model=wide())
+    goes_on(cut, whole)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EIO, os.strerror(errno.EIO))])
+@pytest.mark.parametrize("place", ["load_file", "read_adapter", "_sha256"])
+def test_what_cannot_be_read_for_a_moment_is_no_reason_to_begin_anew(cut, whole, monkeypatch, error, place):
+    def fail(*_args, **_kwargs):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, place, fail)
+        refused(cut, r"cannot be read now \(.+\)\. Nothing was changed in .* Start the same run again when")
+    goes_on(cut, whole)
+
+
+def test_folders_that_cannot_be_listed_are_not_taken_for_empty(cut, whole, monkeypatch):
+    def fail(*_args):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.os, "listdir", fail)
+        with pytest.raises(TrainError, match=r"cannot be read now \(.*Permission denied"):
+            run(cut, changed(save_every=2))
+    goes_on(cut, whole)
+
+
+def test_a_run_whose_checkpoints_are_all_broken_is_left_alone(cut):
+    for path in checkpoint.found(cut):
+        (path / "adapter_model.safetensors").write_bytes(b"")
+    refused(cut, r"no checkpoint can be used: step_0000014 .* step_0000006 .* Put the files back .* another name")
 
 
 # -- refused before any work
