@@ -143,8 +143,11 @@ def test_every_button_does_its_work(server: ComfyServer, pictures: Path, rendere
     do(f"page={pictures / f'panel-{tag}.png'}")
 
     do("eval=(window.copied = [], navigator.clipboard.writeText = async (text) => { window.copied.push(text) })")
-    for what in ("lrc", "vtt"):
-        do(f"eval={press(f'copy {what}')}")
+    do(f"eval={press('copy lrc')}")
+    do("eval=Object.defineProperty(navigator, 'clipboard', {value: undefined})")  # as over http from another machine
+    do("eval=addEventListener('copy', () => window.copied.push(document.activeElement.value), true)")
+    do('click=.acestep-panel [data-action="copy vtt"]')
+    do("eval=[document.querySelectorAll('.acestep-copied').length, document.activeElement.dataset.action]", "let go")
     do("eval=window.copied", "copied")
     do("eval=(window.saved = [], HTMLAnchorElement.prototype.click = function () { window.saved.push(this.download) })")
     do(f"eval={press('save')}")
@@ -213,6 +216,7 @@ def test_every_button_does_its_work(server: ComfyServer, pictures: Path, rendere
     assert found["lyric lines"] == 6 and found["lyric words"] > 20
     assert {"settings", "scores", "lrc", "vtt", "times", "models", "files", "all"} <= set(found["sections"])
     assert found["copied"][0].startswith("[00:00.") and found["copied"][1].startswith("WEBVTT")
+    assert len(found["copied"]) == 2 and found["let go"] == [0, "copy vtt"]
     assert found["downloads"] == ["ACE-Step_00002_.flac", "ACE-Step_00002_.json"]
     assert found["seed of the next"] != found["seed after the run"]
     assert found["restored caption"] == found["first caption"] and found["control"] == "fixed"
@@ -260,6 +264,8 @@ def test_what_does_not_fit_is_said(server: ComfyServer) -> None:
     """Idle nodes get nothing, foreign values are named, several targets are asked for, a refused run ends AutoGen."""
     script = Script()
     do = script.do
+    own = server.folder / "input" / "ACE-Step_00001_.flac"
+    own.write_bytes(b"a recording of the user's own")
     do(workflow("custom"))
     do(f"eval={QUICK}")
     do("run=120")
@@ -290,6 +296,7 @@ def test_what_does_not_fit_is_said(server: ComfyServer) -> None:
     )
 
     do("clear")
+    do("eval=void app.rootGraph.add(LiteGraph.createNode('ACEStepSampler'))")
     do(f"eval={press('autogen')}")
     do("eval=new Promise(done => setTimeout(done, 1500))")
     do("eval=document.querySelector('.acestep-panel [data-action=autogen]').checked", "autogen")
@@ -298,9 +305,164 @@ def test_what_does_not_fit_is_said(server: ComfyServer) -> None:
     assert not [s for s in seen["steps"] if "error" in s]
     assert "Song" in found["said"] and "acestep_v1.5_turbo.safetensors" in found["said"]
     assert found["caption"] == "mine"
-    assert found["LoadAudio"] == "ACE-Step_00001_.flac" and found["ACEStepLoadResult"] == "audio/ACE-Step_00001_.json"
+    assert found["LoadAudio"] == "ACE-Step_00001_ (1).flac"
+    assert found["ACEStepLoadResult"] == "audio/ACE-Step_00001_.json"
     assert found["feeds"] == "ACEStepLoadResult" and found["autogen"] is False
-    assert (server.folder / "input" / "ACE-Step_00001_.flac").is_file()
+    assert own.read_bytes() == b"a recording of the user's own"
+    sent = server.folder / "input" / found["LoadAudio"]
+    assert sent.read_bytes() == saved(server, "ACE-Step_00001_.flac")[0].read_bytes()
+
+
+CONTRAST = """(element, behind) => {
+  const paint = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const layers = [getComputedStyle(element).color];
+  for (let at = element; at; at = at.parentElement) layers.unshift(getComputedStyle(at).backgroundColor);
+  const light = (colors) => {
+    for (const color of colors) { paint.fillStyle = color; paint.fillRect(0, 0, 1, 1) }
+    const parts = [...paint.getImageData(0, 0, 1, 1).data].slice(0, 3).map((part) => part / 255);
+    const [red, green, blue] = parts.map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  const [one, other] = [light(layers), light(layers.slice(0, -1))].sort((a, b) => b - a);
+  return Math.round((one + 0.05) / (other + 0.05) * 100) / 100;
+}"""
+POINTER = """(name, share) => {
+  const box = player.slider.getBoundingClientRect();
+  const how = { clientX: box.x + box.width * share, bubbles: true };
+  player.slider.dispatchEvent(new PointerEvent(name, how));
+  return player.at / player.seconds;
+}"""
+RIGHT = """(element) => {
+  const range = document.createRange();
+  range.selectNodeContents(element);
+  const [text, box] = [range.getBoundingClientRect(), element.getBoundingClientRect()];
+  return box.right - text.right < text.left - box.left;
+}"""
+PIECES = """[["example-mix.flac", 10], ["example-bass.flac", 99]].map(([filename, seconds], item) => ({
+  file: { filename, subfolder: "", type: "output" }, sidecar: "", title: "שיר ארוך", seconds, seed: null, peaks: [50],
+  scores: { total: 0.5 }, timed: true, batch: "one", item, lines: [
+    { text: "[Verse]", start: 0, end: 1, tag: true, words: [] },
+    { text: "أغنية, slow", start: 1, end: 90, words: [
+      { text: "أغنية,", start: 1, end: 1 }, { text: " slow", start: 80, end: 90 }] }] }))"""
+
+
+@needs_browser
+def test_a_player_follows_the_pointer_while_it_is_held_and_can_be_read(server: ComfyServer, pictures: Path) -> None:  # noqa: F811
+    for name in ("example-mix.flac", "example-bass.flac"):
+        (server.folder / "output" / name).write_bytes((ROOT / "assets" / name).read_bytes())
+    script = Script()
+    do = script.do
+    do("clear")
+    do("eval=void app.rootGraph.add(LiteGraph.createNode('ACEStepSaveResult'))")
+    do("eval=void (window.player = app.rootGraph.nodes[0].acestepPlayer)")
+    do(f"eval=player.show({PIECES})")
+    do("wait=player.element.isConnected && player.slider.getBoundingClientRect().width > 50")
+    do(f"eval=void (window.at = {POINTER})")
+    do("eval=(at('pointerdown', 0.2), at('pointermove', 0.5))", "held")
+    do("eval=(at('pointerup', 0.5), at('pointermove', 0.9))", "let go")
+    do("eval=(at('pointerdown', 0.3), at('pointercancel', 0.3), at('pointermove', 0.9))", "lost")
+    do("eval=player.play()")
+    do("wait=player.audio.duration > 1")
+    do("eval=player.stop()")
+    do("eval=[player.seconds < 90, (player.choose(1, true), player.seconds), player.time.textContent]", "lengths")
+    do("eval=player.seek(2)")
+    do("eval=player.error.textContent = 'wrong'")
+    for theme in ("light", "dark"):
+        do(f"eval=app.extensionManager.setting.set('Comfy.ColorPalette', '{theme}')")
+        do(f"wait=document.body.classList.contains('dark-theme') === {str(theme == 'dark').lower()}")
+        do("eval=new Promise(done => setTimeout(done, 500))")
+        parts = ".acestep-score, .acestep-error, .acestep-sung, .acestep-tag, .acestep-length, .acestep-seed"
+        all_parts = f"[...player.element.querySelectorAll('{parts}')]"
+        do(f"eval={all_parts}.map(one => [one.className, ({CONTRAST})(one)])", theme)
+        do(f"page={pictures / f'player-{theme}.png'}")
+    do(f"eval=[...player.element.querySelectorAll('.acestep-line, .acestep-seed')].map({RIGHT})", "on the right")
+    found = script.run(server)
+    assert found["held"] == pytest.approx(0.5, abs=0.01)
+    assert found["let go"] == found["held"] and found["lost"] == pytest.approx(0.3, abs=0.01)
+    assert found["lengths"][:2] == [True, 99] and found["lengths"][2].endswith("/ 1:39")
+    for theme in ("light", "dark"):
+        assert len(found[theme]) >= 8 and not [part for part in found[theme] if part[1] < 4.5], found[theme]
+    assert found["on the right"] == [True, True, False, True], "two titles, a tag, a line"
+
+
+@needs_browser
+def test_autogen_stays_with_its_workflow_and_goes_on_without_a_lost_run(server: ComfyServer) -> None:
+    (server.folder / "output" / "one.flac").write_bytes((ROOT / "assets" / "example-mix.flac").read_bytes())
+    (server.folder / "output" / "one.json").write_text(json.dumps({"caption": "one"}))
+    texts = json.loads((ROOT / "locales" / "en" / "main.json").read_text("utf-8"))["acestepGraph"]
+    script = Script()
+    do = script.do
+    do(workflow("custom"))
+    do(f"eval={OPEN}")
+    do(f"wait={READY}")
+    accepted = "window.asked += 1; app.api.dispatchCustomEvent('promptQueued', {}); return true"
+    do(f"eval=(window.asked = 0, app.queuePrompt = async () => {{ {accepted} }}, 0)")
+    emptied = "eval=app.api.dispatchCustomEvent('status', { exec_info: { queue_remaining: 0 } })"
+    pause = "eval=new Promise(done => setTimeout(done, 1500))"
+    status = "document.querySelector('.acestep-panel .acestep-status').textContent"
+    do(f"eval={press('autogen')}")
+    do("wait=asked === 1")
+    do(emptied)
+    do("wait=asked === 2")
+    do("eval=app.api.dispatchCustomEvent('execution_start', { prompt_id: 'x', timestamp: 0 })")
+    do(emptied)
+    do(pause)
+    do("eval=asked", "while it runs")
+    do("eval=app.api.dispatchCustomEvent('reconnected')")
+    do("wait=asked === 3")
+    do("clear")
+    do(emptied)
+    do(pause)
+    do(f"eval=[asked, {status}]", "elsewhere")
+    do("eval=app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
+    do("wait=asked === 4")
+    do(f"eval={SAMPLER}.mode = 4")
+    do(emptied)
+    do(pause)
+    do(f"eval=[asked, {status}]", "no sampler")
+    do(f"eval={SAMPLER}.mode = 0")
+    do("wait=asked === 5")
+    do(f"eval={status}", "at last")
+    found = script.run(server)
+    assert found["while it runs"] == 2
+    assert found["elsewhere"] == [3, texts["panel.autogen.elsewhere"]]
+    assert found["no sampler"] == [4, texts["panel.autogen.no sampler"]]
+    assert found["at last"] == texts["panel.queued"]
+
+
+@needs_browser
+@each_renderer
+def test_a_seed_that_a_subgraph_shows_is_written(server: ComfyServer, renderer: str) -> None:
+    script = Script()
+    do = script.do
+    do(workflow("custom"))
+    do(f"eval={QUICK}")
+    do("run=120")
+    do(f"eval={OPEN}")
+    do(f"wait={READY}")
+    do(f"eval=void (window.box = app.rootGraph.convertToSubgraph(new Set([{SAMPLER}])).node)")
+    do("eval=void (window.inner = box.subgraph.nodes.find(n => n.comfyClass === 'ACEStepSampler'))")
+    slot = "inner.inputs.find(i => i.widget?.name === '{0}')"
+    for name in ("seed", "steps"):
+        do(f"eval=void box.subgraph.addInput('{name}', 'INT').connect({slot.format(name)}, inner)")
+    sent = "app.graphToPrompt().then(p => Object.values(p.output).find(n => n.class_type === 'ACEStepSampler').inputs)"
+    do(f"eval={press('use')}")
+    do(f"eval={sent}", "used")
+    do("eval=(app.queuePrompt = async () => { app.api.dispatchCustomEvent('promptQueued', {}); return true }, 0)")
+    do(f"eval={press('next')}")
+    do(f"eval={sent}", "next")
+    do("eval=box.widgets.find(w => w.name === 'seed').value", "shown")
+    number = "LiteGraph.createNode('PrimitiveInt')"
+    steps = "box.inputs.findIndex(i => i.name === 'steps')"
+    do(f"eval=(() => {{ const n = {number}; app.rootGraph.add(n); n.connect(0, box, {steps}) }})()")
+    do("eval=document.querySelectorAll('.p-toast-message').forEach(one => one.remove())")
+    do(f"eval={press('use')}")
+    do("wait=document.querySelector('.p-toast-message')")
+    do("eval=document.querySelector('.p-toast-message').innerText", "said")
+    found = script.run(server, renderer=renderer)
+    assert found["used"]["seed"] == 42 and found["used"]["steps"] == 2
+    assert found["next"]["seed"] not in (42, 43) and found["shown"] == found["next"]["seed"]
+    assert "steps = 2" in found["said"] and "over a link" in found["said"] and "repeats" not in found["said"]
 
 
 def same_music(server: ComfyServer, one: int, other: int) -> bool:

@@ -161,7 +161,7 @@ def cell(row: int, field: str) -> str:
 def typed(control: str, value: str) -> str:
     """Type a value and leave the control, as a user does."""
     fire = "['input', 'change'].forEach(name => c.dispatchEvent(new Event(name, {bubbles: true})))"
-    return f"eval=(c => {{ c.value = {json.dumps(value)}; {fire} }})({control})"
+    return f"eval=(c => {{ c.focus(); c.value = {json.dumps(value)}; {fire} }})({control})"
 
 
 @needs_browser
@@ -257,3 +257,49 @@ def test_songs_are_edited_in_the_table(
     assert found["by hand"] == "61" and (found["hidden"], found["seen"]) == (False, True)
     (inputs,) = [n["inputs"] for n in found["prompt"]["output"].values() if n["class_type"] == "ACEStepEditDataset"]
     assert set(inputs) == {"dataset", "edits"} and inputs["edits"] == mended
+
+
+MANY = """(() => {
+  const song = (_, n) => ({ name: `songs/${n}.flac`, caption: "x", key: "k3", language: "l7" });
+  const original = Array.from({ length: 500 }, song);
+  const all = (letter, count) => Array.from({ length: count }, (_, n) => letter + n);
+  const choices = { languages: all("l", 50), keys: all("k", 70), time_signatures: ["2", "3", "4", "6"] };
+  const edits = Object.fromEntries(original.map(({ name }) => [name, { bpm: 100 }]));
+  EDITS.value = JSON.stringify(edits);
+  const since = performance.now();
+  TABLE.show([{ original, more: 0, ...choices }]);
+  TABLE.element.offsetHeight;
+  return performance.now() - since;
+})()""".replace("TABLE", TABLE).replace("EDITS", EDITS)
+
+
+@needs_browser
+def test_a_large_data_set_stays_quick(server: ComfyServer) -> None:  # noqa: F811
+    script = Script()
+    do = script.do
+    do("clear")
+    do(graph(SONGS))
+    do(f"eval={PAUSE.format(500)}")
+    do(f"eval={MANY}", "milliseconds to show")
+    do("eval=document.querySelectorAll('.acestep-table option').length", "options")
+    key = f"{TABLE}.set(0, 'caption', 'y', false)"
+    do(f"eval=(since => ({key}, performance.now() - since))(performance.now())", "a key")
+    do(f"eval=void (window.drawn = 0, window.table = {TABLE}, window.refresh = table.refresh)")
+    do("eval=void (table.refresh = function () { drawn += 1; return refresh.call(this) })")
+    node = "app.rootGraph.nodes.find(n => n.comfyClass === 'ACEStepEditDataset')"
+    do(f"eval=void (window.node = {node}, node.disconnectInput(0))")
+    do("eval=drawn", "drawn for another link")
+    text = "LiteGraph.createNode('PrimitiveString')"
+    do(f"eval=void (window.text = {text}, app.rootGraph.add(text))")
+    do("eval=void text.connect(0, node, node.inputs.findIndex(i => i.name === 'edits'))")
+    do(f"eval=[drawn, {cell(1, 'key')}.disabled]", "drawn for its own")
+    do("eval=void node.disconnectInput(node.inputs.findIndex(i => i.name === 'edits'))")
+    wide = f"{cell(1, 'key')}.offsetWidth"
+    do(f"eval=[{wide}, {cell(1, 'key')}.focus(), {wide}].filter(Boolean)", "width")
+    do(f"eval=[{cell(1, 'key')}.value, [...{cell(1, 'key')}.options].map(one => one.value)]", "choices")
+    found = script.run(server)
+    assert found["options"] == 500 * 4
+    assert found["drawn for another link"] == 0 and found["drawn for its own"][1] is True
+    assert found["choices"][0] == "k3" and found["choices"][1] == ["", *(f"k{n}" for n in range(70))]
+    assert found["width"][0] == found["width"][1]
+    assert found["milliseconds to show"] < 3000 and found["a key"] < 300, found

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { find, joined, next, place, renewed, shouldMake } from "../../web/js/pure/batches.js";
+import { find, isLost, joined, next, place, refreshed, renewed, shouldMake, waitsFor } from "../../web/js/pure/batches.js";
 
 const ids = (...names) => names.map((id) => ({ id }));
 
@@ -33,4 +33,28 @@ test("pages join, and a fresh first page keeps what is behind it", () => {
   assert.deepEqual(renewed(ids("c"), []), []);
   assert.equal(find(ids("c", "b"), "b"), 1);
   assert.equal(find(ids("c"), "gone"), 0);
+});
+
+test("a fresh first page says whether there are more, where nothing is known behind it", () => {
+  const known = { batches: ids("c", "b"), more: false };
+  assert.deepEqual(refreshed(known, { batches: ids("g", "f"), more: true }), { batches: ids("g", "f"), more: true });
+  assert.deepEqual(refreshed(known, { batches: ids("d", "c"), more: true }), { batches: ids("d", "c", "b"), more: false });
+  assert.deepEqual(refreshed({ batches: [], more: undefined }, { batches: ids("a"), more: false }).more, false);
+});
+
+test("AutoGen queues only the workflow it was switched on for, and only one that makes music", () => {
+  const [song, training] = [{}, {}];
+  assert.equal(waitsFor({ home: song, open: song, sampler: true }), "");
+  assert.equal(waitsFor({ home: song, open: training, sampler: true }), "panel.autogen.elsewhere");
+  assert.equal(waitsFor({ home: song, open: null, sampler: true }), "panel.autogen.elsewhere");
+  assert.equal(waitsFor({ home: song, open: song, sampler: false }), "panel.autogen.no sampler");
+});
+
+test("a run is lost that never began while nothing is in the queue", () => {
+  const gone = { busy: true, asking: false, started: false, queued: 0 };
+  assert.ok(isLost(gone));
+  assert.ok(!isLost({ ...gone, queued: 1 }), "it waits");
+  assert.ok(!isLost({ ...gone, started: true }), "it is on its way");
+  assert.ok(!isLost({ ...gone, asking: true }), "the server has not taken it yet");
+  assert.ok(!isLost({ ...gone, busy: false }));
 });

@@ -90,6 +90,18 @@ test("songs are found by name, number, or file name where only one has it", () =
   assert.deepEqual(names.map((name) => indexOf(ROWS, name)), [0, 0, 1, -1, -1, -1, 3, -1]);
 });
 
+test("of a large data set each name is looked up once a change, not once for each song", () => {
+  let read = 0;
+  const counting = (name) => ({ ...readRow({}), get name() { return (read += 1, name); } });
+  const rows = Array.from({ length: 500 }, (_, index) => counting(`songs/${index}.flac`));
+  const edits = Object.fromEntries(rows.map((row, index) => [index % 2 ? row.name : `${index}.flac`, { bpm: 100 }]));
+  read = 0;
+  const found = rows.map((_, index) => after(edits, rows, index).row.bpm);
+  assert.ok(found.every((bpm) => bpm === 100));
+  assert.deepEqual(strangers(edits, rows), []);
+  assert.ok(read < 10 * rows.length, `${read} looks at names`);
+});
+
 test("several names of one song become one", () => {
   const edits = { "#1": { bpm: 100 }, "tide.flac": { genre: "folk" } };
   assert.deepEqual(set(edits, ROWS, 0, "tag", "x"), { "live/tide.flac": { bpm: 100, genre: "folk", tag: "x" } });

@@ -32,7 +32,7 @@ test("only widgets that are there and not linked are written; the rest is named"
   );
   assert.deepEqual(writes, [{ node: 1, name: "caption", value: "x" }]);
   assert.deepEqual(without.map((entry) => entry.type), ["Score"]);
-  assert.deepEqual(doubtful, []);
+  assert.deepEqual(doubtful, [{ title: "Song", name: "bpm", value: 90, linked: true }]);
 });
 
 test("a value of another kind is not written, one that is not offered is written, and both are named", () => {

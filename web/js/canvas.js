@@ -2,6 +2,7 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { isFed } from "./pure/links.js";
 import { newSeed, plan } from "./pure/settings.js";
 import { links, targets } from "./pure/targets.js";
 import { address } from "./player.js";
@@ -15,11 +16,11 @@ const GAP = 60;
 const root = () => app.rootGraph ?? app.graph;
 export const widgetOf = (node, name) => node.widgets?.find((one) => one.name === name);
 
-/** Every node of the canvas with its id in a prompt, those inside subgraphs as "5:12". */
-function* everyNode(graph = root(), prefix = "") {
+/** [id, node, around] of every node: its id in a prompt ("5:12" in a subgraph) and the subgraph nodes it lies in. */
+function* everyNode(graph = root(), prefix = "", around = []) {
   for (const node of graph?.nodes ?? []) {
-    yield [`${prefix}${node.id}`, node];
-    if (node.subgraph) yield* everyNode(node.subgraph, `${prefix}${node.id}:`);
+    yield [`${prefix}${node.id}`, node, around];
+    if (node.subgraph) yield* everyNode(node.subgraph, `${prefix}${node.id}:`, [node, ...around]);
   }
 }
 
@@ -35,10 +36,20 @@ export function nodeOfLocator(locator) {
   return graph?.getNodeById(id) ?? null;
 }
 
-/** Whether a widget is fed by a link. */
-export const isLinked = (node, name) => (node.inputs ?? []).some((input) => input.widget?.name === name && input.link != null);
-const isActive = (node) => node.mode === undefined || node.mode === 0;
-const samplers = () => [...everyNode()].map(([, node]) => node).filter((node) => node.comfyClass === SAMPLER);
+/** Whether a link feeds a widget, wherever its subgraph is used. */
+export function isLinked(node, name) {
+  const places = [...everyNode()].filter(([, one]) => one === node);
+  return places.length ? places.every(([, , around]) => isFed(node, name, around)) : isFed(node, name);
+}
+
+const runs = (node, around) => [node, ...around].every(({ mode }) => mode === undefined || mode === 0);
+const samplers = () => [...everyNode()].filter(([, node]) => node.comfyClass === SAMPLER);
+
+/** Whether the canvas makes music when it is queued. */
+export const hasSampler = () => samplers().some(([, node, around]) => runs(node, around));
+
+/** The workflow on the canvas, the same one for as long as it stays open. */
+export const onCanvas = () => app.extensionManager?.workflow?.activeWorkflow ?? null;
 
 /**
  * An element at the end of a node, at least `height` high, that is saved nowhere. Nodes 2.0 goes on showing the element
@@ -85,21 +96,21 @@ export function writeAll(node, values) {
 /** Draw the canvas again, and make what was done one step of undo. */
 function changed() {
   root().setDirtyCanvas?.(true, true);
-  app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState?.();
+  onCanvas()?.changeTracker?.checkState?.();
 }
 
-function described([id, node]) {
+function described([id, node, around]) {
   const own = (node.widgets ?? []).filter((one) => one.serialize !== false && one.type !== "button");
   return {
     id,
     type: node.comfyClass ?? node.type,
     title: node.title,
-    active: isActive(node),
+    active: runs(node, around),
     widgets: own.map((one) => ({
       name: one.name,
       value: one.value,
       options: Array.isArray(one.options?.values) ? [...one.options.values] : null,
-      linked: isLinked(node, one.name),
+      linked: isFed(node, one.name, around),
     })),
   };
 }
@@ -120,7 +131,10 @@ export function useSettings(saved) {
   return {
     written: writes.length,
     without: without.map((entry) => entry.title || entry.type),
-    doubtful: doubtful.map(({ title, name, value }) => `${title}: ${name} = ${String(value).slice(0, 80)}`),
+    doubtful: doubtful.map(({ title, name, value, linked }) => {
+      const text = `${title}: ${name} = ${String(value).slice(0, 80)}`;
+      return linked ? t("use.linked", { value: text }) : text;
+    }),
   };
 }
 
@@ -133,12 +147,12 @@ export function freshSeed(node) {
 
 /** A new seed in every sampler. */
 export function freshSeeds() {
-  samplers().forEach(freshSeed);
+  for (const [, node] of samplers()) freshSeed(node);
 }
 
 /** Queue the canvas with new seeds in all samplers; how they go on afterwards stays as the user set it. */
 export async function queueNext() {
-  for (const node of samplers()) if (!isLinked(node, "seed")) write(node, "seed", newSeed());
+  for (const [, node, around] of samplers()) if (!isFed(node, "seed", around)) write(node, "seed", newSeed());
   changed();
   const later = app.processingQueue === true; // the canvas is being queued already: this one follows, unseen from here
   let accepted = later;
@@ -180,12 +194,12 @@ export async function sendTo(target, card) {
   return t("send.done", { node: node.title });
 }
 
+/** Copy a file into the input folder. Returns the name it has there: another one where the user has such a file. */
 async function upload(file) {
   const answer = await fetch(address(file));
   if (!answer.ok) throw new Error(t("player.failed", { file: file.filename }));
   const body = new FormData();
   body.append("image", new File([await answer.blob()], file.filename));
-  body.append("overwrite", "true");
   const stored = await api.fetchApi("/upload/image", { method: "POST", body });
   if (!stored.ok) throw new Error(stored.statusText);
   const { name, subfolder } = await stored.json();

@@ -83,13 +83,19 @@ export class EditTable {
     const { edits, error } = pure.parse(this.read());
     this.edits = edits ?? {};
     this.broken = error;
+    this.linked = this.locked();
     this.body.replaceChildren(...this.table.rows.flatMap((_, index) => this.row(index)));
     this.say();
     this.filter();
   }
 
+  /** A link may have come or gone. */
+  relink() {
+    if (this.locked() !== this.linked) this.refresh();
+  }
+
   get fixed() {
-    return Boolean(this.broken) || this.locked();
+    return Boolean(this.broken) || this.linked;
   }
 
   /** What stands above the table. */
@@ -100,7 +106,7 @@ export class EditTable {
     const words = rows.length
       ? [t("table.count", { count: rows.length, changed }), more ? t("table.more", { count: more }) : ""]
       : [Object.keys(this.edits).length ? t("table.kept", { count: Object.keys(this.edits).length }) : ""];
-    if (this.locked()) words.push(t("table.locked"));
+    if (this.linked) words.push(t("table.locked"));
     this.status.textContent = words.filter(Boolean).join(" ");
     const wrong = [];
     if (this.broken) wrong.push(t("table.broken", { reason: this.broken }));
@@ -114,10 +120,11 @@ export class EditTable {
 
   filter() {
     const wanted = this.find.hidden ? "" : this.find.value.trim().toLowerCase();
-    for (const line of this.body.children) {
-      const { row } = pure.after(this.edits, this.table.rows, Number(line.dataset.index));
-      line.hidden = Boolean(wanted) && ![row.name, row.caption, row.lyrics, row.genre].some((one) => String(one).toLowerCase().includes(wanted));
-    }
+    const speaks = (index) => {
+      const { row } = pure.after(this.edits, this.table.rows, index);
+      return [row.name, row.caption, row.lyrics, row.genre].some((one) => String(one).toLowerCase().includes(wanted));
+    };
+    for (const line of this.body.children) line.hidden = Boolean(wanted) && !speaks(Number(line.dataset.index));
   }
 
   /** The lines of a song: its row, and the text that is open below it. */
@@ -154,12 +161,7 @@ export class EditTable {
       return el("button", { type: "button", className: "acestep-cell", textContent: words || "–", on: { click: () => this.unfold(index, field) }, attributes: { "aria-label": label } });
     }
     const choices = this.choices(field);
-    if (choices) {
-      const named = choices.some(([one]) => one === value) ? choices : [...choices, [value, String(value)]];
-      const select = el("select", { on: { change: (event) => this.set(index, field, event.target.value) }, ...shared });
-      select.append(...named.map(([one, words]) => el("option", { value: one, textContent: words, selected: one === value })));
-      return select;
-    }
+    if (choices) return this.select(index, field, value, choices, shared);
     const numeric = Object.hasOwn(pure.LIMITS, field);
     const [min, max] = pure.LIMITS[field] ?? ["", ""];
     return el("input", {
@@ -171,6 +173,22 @@ export class EditTable {
       },
       ...shared,
     });
+  }
+
+  /** A list of choices, filled when it is turned to: all of them in every row of a large table take seconds to make. */
+  select(index, field, value, choices, shared) {
+    const option = ([one, words]) => el("option", { value: one, textContent: words });
+    const present = choices.find(([one]) => one === value) ?? [value, String(value)];
+    const fill = () => {
+      if (select.options.length > 1) return;
+      const at = choices.indexOf(present);
+      select.style.width = `${select.offsetWidth}px`; // as wide as before: nothing moves below the pointer
+      select.prepend(...choices.slice(0, Math.max(0, at)).map(option));
+      select.append(...choices.slice(at + 1).map(option));
+    };
+    const change = (event) => this.set(index, field, event.target.value);
+    const select = el("select", { on: { focus: fill, pointerdown: fill, change }, ...shared }, option(present));
+    return select;
   }
 
   /** [value, words] to choose from; null for a field of free text. */
@@ -249,6 +267,7 @@ export class EditTable {
   }
 
   keep(edits, index, done = true) {
+    this.relink();
     if (this.fixed) return;
     this.edits = edits;
     this.write(pure.write(edits), done);
@@ -305,7 +324,7 @@ export function addTable(node) {
   const connected = node.onConnectionsChange;
   node.onConnectionsChange = function (...rest) {
     connected?.apply(this, rest);
-    table.refresh();
+    table.relink();
   };
   setTimeout(() => {
     table.refresh(); // a workflow brings its values after its nodes

@@ -58,3 +58,25 @@ export function keepEvents(element) {
   );
   return element;
 }
+
+/** Put a text on the clipboard, also where a page from another machine without https has none of its own. */
+export async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    copySelected(text);
+  }
+}
+
+function copySelected(text) {
+  const focused = document.activeElement;
+  const area = el("textarea", { value: text, readOnly: true, className: "acestep-copied" });
+  document.body.append(area);
+  try {
+    area.select();
+    if (!document.execCommand("copy")) throw new Error();
+  } finally {
+    area.remove();
+    focused?.focus({ preventScroll: true });
+  }
+}

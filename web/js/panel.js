@@ -2,14 +2,15 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { queueNext, sendTo, sources, useSettings } from "./canvas.js";
-import { button, el } from "./dom.js";
+import { hasSampler, onCanvas, queueNext, sendTo, sources, useSettings } from "./canvas.js";
+import { button, copyText, el } from "./dom.js";
 import { address, Player } from "./player.js";
-import { find, joined, next, place, renewed, shouldMake } from "./pure/batches.js";
+import { find, isLost, joined, next, place, refreshed, shouldMake, waitsFor } from "./pure/batches.js";
 import { bytes, duration } from "./pure/time.js";
 import * as server from "./server.js";
 import { t } from "./words.js";
 
+const AGAIN = 1000; // milliseconds until AutoGen looks again whether it may go on
 const SHOWN = 20_000; // characters of a long text; all of it is copied
 
 const toast = (severity, summary, detail = "") =>
@@ -22,8 +23,12 @@ export class Panel {
     this.index = 0;
     this.queued = 0;
     this.autogen = false;
+    this.home = null; // the workflow that AutoGen was switched on for
+    this.waits = ""; // key of the text that says why it does not go on
     this.busy = false; // from the start of a run until its batch is in the list
     this.ahead = false; // whether the run under way is AutoGen's
+    this.asking = false; // until the server has answered whether it takes a run
+    this.started = false; // whether the run under way has begun, as far as was heard
     this.pinned = null;
     this.unfolded = new Set();
     this.status = "";
@@ -85,12 +90,19 @@ export class Panel {
       this.draw();
     }, () => {});
     api.addEventListener("status", ({ detail }) => {
-      this.queued = detail?.exec_info?.queue_remaining ?? 0;
+      if (!detail) return; // the server is away
+      this.queued = detail.exec_info?.queue_remaining ?? 0;
       this.draw();
-      if (!this.busy) this.makeAhead();
+      if (isLost(this)) this.lookAfter();
+      else this.makeAhead();
+    });
+    api.addEventListener("reconnected", () => {
+      this.started = false; // its end may have gone unheard
+      this.lookAfter();
     });
     api.addEventListener("execution_start", () => {
       this.busy = true;
+      this.started = true;
       this.say(t("panel.running"));
     });
     api.addEventListener("execution_success", () => this.finished());
@@ -103,10 +115,36 @@ export class Panel {
     this.draw();
   }
 
+  /** No run is under way any more. */
+  rest() {
+    this.busy = false;
+    this.started = false;
+    this.ahead = false;
+  }
+
+  /** Ask the server whether the run under way is still in its queue, and go on without it where it is not. */
+  async lookAfter() {
+    if (this.checking) return;
+    this.checking = true;
+    try {
+      this.queued = await server.queueLength();
+      if (isLost(this)) await this.refresh({ follow: !this.ahead && this.player.audio.paused });
+      if (isLost(this)) {
+        this.rest();
+        this.say("");
+      }
+    } catch {
+      return; // still away: it reconnects again
+    } finally {
+      this.checking = false;
+      this.draw();
+    }
+    await this.makeAhead();
+  }
+
   failed(reason) {
     const stopped = this.autogen;
-    this.busy = false;
-    this.ahead = false;
+    this.rest();
     this.setAutogen(false);
     this.say([t("panel.failed", { reason }), stopped ? t("panel.autogen.off") : ""].join(" ").trim());
   }
@@ -115,10 +153,9 @@ export class Panel {
   async finished() {
     this.say("");
     const { ahead } = this;
-    this.ahead = false;
     const newest = this.batches[0]?.id;
     await this.refresh({ follow: !ahead && this.player.audio.paused });
-    this.busy = false;
+    this.rest();
     if (this.batches[0]?.id !== newest) await this.makeAhead();
     else if (ahead && this.autogen) {
       this.setAutogen(false); // the same again, as where the seed is linked: nothing new would come of going on
@@ -129,13 +166,12 @@ export class Panel {
   /** Read the newest batches again. With `follow`, show the newest where there is a new one. */
   async refresh({ follow = false } = {}) {
     try {
-      const { batches, more, skipped } = await server.batches(this.limit());
+      const page = await server.batches(this.limit());
       const shown = this.batch?.id;
       const newest = this.batches[0]?.id;
-      this.more = this.batches.length > batches.length ? this.more : more;
-      this.batches = renewed(this.batches, batches);
-      this.skipped = skipped;
-      const fresh = follow && batches[0] && batches[0].id !== newest;
+      Object.assign(this, refreshed(this, page));
+      this.skipped = page.skipped;
+      const fresh = follow && this.batches[0] && this.batches[0].id !== newest;
       this.index = fresh || !shown ? 0 : find(this.batches, shown);
     } catch (error) {
       this.say(t("panel.unreachable", { reason: error.message }));
@@ -173,18 +209,31 @@ export class Panel {
   async make() {
     this.queued += 1;
     this.busy = true;
+    this.started = false;
+    this.asking = true;
     this.say(t("panel.queued"));
     try {
       await queueNext();
     } catch (error) {
       this.queued -= 1;
       this.failed(error.message);
+    } finally {
+      this.asking = false;
     }
   }
 
+  /** Make a batch where AutoGen wants one; where it must wait, say so and look again. */
   async makeAhead() {
-    const { autogen, index, queued } = this;
-    if (!shouldMake({ autogen, index, count: this.batches.length, queued })) return;
+    clearTimeout(this.later);
+    const { autogen, busy, index, queued } = this;
+    const wanted = !busy && shouldMake({ autogen, index, count: this.batches.length, queued });
+    const waits = wanted ? waitsFor({ home: this.home, open: onCanvas(), sampler: hasSampler() }) : "";
+    if (waits) this.later = setTimeout(() => this.makeAhead(), AGAIN);
+    if (waits !== this.waits) {
+      this.waits = waits;
+      this.draw();
+    }
+    if (!wanted || waits) return;
     this.ahead = true;
     await this.make();
   }
@@ -192,8 +241,9 @@ export class Panel {
   async setAutogen(on) {
     this.autogen = on;
     this.autogenBox.checked = on;
+    this.home = on ? onCanvas() : null;
     this.draw();
-    if (on) await this.makeAhead();
+    await this.makeAhead();
   }
 
   showBatch() {
@@ -212,7 +262,7 @@ export class Panel {
     this.nextButton.title = title;
     this.nextButton.setAttribute("aria-label", title);
     this.nextButton.firstChild.className = makes ? "pi pi-plus" : "pi pi-chevron-right";
-    this.statusLine.textContent = this.status || (this.queued ? t("panel.in queue", { count: this.queued }) : "");
+    this.statusLine.textContent = (this.waits && t(this.waits)) || this.status || (this.queued ? t("panel.in queue", { count: this.queued }) : "");
     const batch = this.batch;
     this.title.textContent = batch ? batch.title || t("panel.untitled") : "";
     this.title.title = batch?.time ? new Date(batch.time * 1000).toLocaleString() : "";
@@ -360,7 +410,7 @@ export class Panel {
     const { written, without, doubtful } = useSettings(this.detail.nodes);
     const rest = doubtful.map((line) => `? ${line}`);
     if (without.length) rest.unshift(t("use.without", { nodes: without.join(", ") }));
-    toast(rest.length ? "warn" : "success", t("use.done", { count: written }), rest.join("\n"));
+    toast(rest.length ? "warn" : "success", t(rest.length ? "use.some" : "use.done", { count: written }), rest.join("\n"));
   }
 
   save() {
@@ -421,7 +471,7 @@ export class Panel {
 
 async function copy(text) {
   try {
-    await navigator.clipboard.writeText(text);
+    await copyText(text);
     toast("success", t("panel.copied"));
   } catch (error) {
     toast("error", t("panel.copy.failed"), error.message);

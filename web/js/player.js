@@ -87,7 +87,7 @@ export class Player {
   }
 
   get seconds() {
-    return Number.isFinite(this.audio.duration) ? this.audio.duration : (this.card?.seconds ?? 0);
+    return this.loaded && Number.isFinite(this.audio.duration) ? this.audio.duration : (this.card?.seconds ?? 0);
   }
 
   /** Show other pieces. The same ones again leave everything as it is. */
@@ -200,17 +200,17 @@ export class Player {
     if (this.loaded) this.error.textContent = t("player.failed", { file: this.card?.file.filename ?? "" });
   }
 
+  /** Follow the pointer until it is let go, also above what keeps its events to itself. */
   drag(event) {
+    if (event.button !== 0) return;
     event.preventDefault();
     this.slider.focus({ preventScroll: true });
     const box = this.slider.getBoundingClientRect();
     const move = (moved) => this.seek(seekTo(moved.clientX, box.left, box.width, this.seconds));
-    const done = () => {
-      window.removeEventListener("pointermove", move);
-      window.removeEventListener("pointerup", done);
-    };
-    window.addEventListener("pointermove", move);
-    window.addEventListener("pointerup", done);
+    const end = new AbortController();
+    const listen = (name, act) => window.addEventListener(name, act, { capture: true, signal: end.signal });
+    listen("pointermove", move);
+    for (const name of ["pointerup", "pointercancel"]) listen(name, () => end.abort());
     move(event);
   }
 

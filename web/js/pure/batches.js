@@ -22,6 +22,17 @@ export function shouldMake({ autogen, index, count, queued }) {
   return Boolean(autogen) && count > 0 && index === 0 && queued === 0;
 }
 
+/** Key of the text that says why AutoGen must not queue what is on the canvas; empty where it may. */
+export function waitsFor({ home, open, sampler }) {
+  if (home !== open) return "panel.autogen.elsewhere";
+  return sampler ? "" : "panel.autogen.no sampler";
+}
+
+/** Whether the run that is waited for may be gone: it was taken by the queue, never began, and the queue is empty. */
+export function isLost({ busy, asking, started, queued }) {
+  return busy && !asking && !started && queued === 0;
+}
+
 /** `known` with a further page behind it, each batch once. */
 export function joined(known, page) {
   const ids = new Set(known.map((batch) => batch.id));
@@ -35,4 +46,10 @@ export function renewed(known, fresh) {
   const last = fresh[fresh.length - 1].id;
   const behind = known.findIndex((batch) => batch.id === last);
   return behind < 0 ? fresh : [...fresh, ...known.slice(behind + 1).filter((batch) => !ids.has(batch.id))];
+}
+
+/** `{ batches, more }` with a fresh first page in front: what is behind is as it was, unless it had to be let go. */
+export function refreshed(known, page) {
+  const batches = renewed(known.batches, page.batches);
+  return { batches, more: batches.length > page.batches.length ? known.more : page.more };
 }

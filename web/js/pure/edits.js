@@ -74,24 +74,42 @@ export function write(edits) {
   return Object.keys(edits).length ? JSON.stringify(sorted(edits), null, 1) : "";
 }
 
-/** Names in the edits that speak of a song: its own name, "#1" for the first, or the name of its file alone. */
-function namesOf(edits, rows, index) {
-  return Object.keys(edits).filter((name) => indexOf(rows, name) === index);
+/** What `make` gives of an object that never changes, made once. */
+function once(make) {
+  const made = new WeakMap();
+  return (of) => made.get(of) ?? made.set(of, make(of)).get(of);
 }
+
+function grouped(values, keyOf) {
+  const groups = new Map();
+  for (const value of values) {
+    const key = keyOf(value);
+    if (groups.has(key)) groups.get(key).push(value);
+    else groups.set(key, [value]);
+  }
+  return groups;
+}
+
+/** Which song has a name: the first of its own, or the only one with a file of that name. */
+const places = once((rows) => {
+  const files = [...grouped(rows.keys(), (index) => rows[index].name.split("/").at(-1))];
+  const owns = [...grouped(rows.keys(), (index) => rows[index].name)];
+  return new Map([...files.filter(([, those]) => those.length === 1), ...owns].map(([name, [index]]) => [name, index]));
+});
 
 /** Which song a name in the edits speaks of, -1 for none of these. */
 export function indexOf(rows, name) {
   if (/^#\d+$/.test(name)) return Number(name.slice(1)) <= rows.length ? Number(name.slice(1)) - 1 : -1;
-  const own = rows.findIndex((row) => row.name === name);
-  if (own >= 0) return own;
-  const files = rows.flatMap((row, index) => (row.name.split("/").at(-1) === name ? [index] : []));
-  return files.length === 1 ? files[0] : -1;
+  return places(rows).get(name) ?? -1;
 }
 
+const spoken = once((rows) => once((edits) => grouped(Object.keys(edits), (name) => indexOf(rows, name))));
+
+/** Names in the edits that speak of a song: its own name, "#1" for the first, or the name of its file alone. */
+const namesOf = (edits, rows, index) => spoken(rows)(edits).get(index) ?? [];
+
 /** Names in the edits that speak of none of the songs. */
-export function strangers(edits, rows) {
-  return Object.keys(edits).filter((name) => indexOf(rows, name) < 0);
-}
+export const strangers = (edits, rows) => namesOf(edits, rows, -1);
 
 /** The edits of one song under one name. */
 function changesOf(edits, rows, index) {

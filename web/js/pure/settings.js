@@ -37,8 +37,8 @@ export function fits(widget, value) {
 
 /**
  * { writes: [{ node, name, value }], without, doubtful }: what to write, the saved nodes that found no partner, and
- * [{ title, name, value }] of values that are of another kind (not written) or not among the choices offered here
- * (written all the same: the server decides). Widgets that are fed by a link are left alone.
+ * [{ title, name, value, linked }] of values that are of another kind or fed by a link (not written), or not among the
+ * choices offered here (written all the same: the server decides).
  */
 export function plan(saved, nodes) {
   const matched = pairs(saved, nodes);
@@ -47,11 +47,12 @@ export function plan(saved, nodes) {
   const doubtful = [];
   for (const [entry, node] of matched) {
     for (const widget of node.widgets) {
-      if (widget.linked || !Object.hasOwn(entry.values, widget.name)) continue;
-      const { name, value } = { name: widget.name, value: entry.values[widget.name] };
-      const fitting = fits(widget, value);
-      if (fitting) writes.push({ node: node.id, name, value });
-      if (!fitting || (widget.options && !widget.options.includes(value))) doubtful.push({ title: node.title, name, value });
+      const { name, options, linked = false } = widget;
+      if (!Object.hasOwn(entry.values, name)) continue;
+      const value = entry.values[name];
+      const taken = !linked && fits(widget, value);
+      if (taken) writes.push({ node: node.id, name, value });
+      if (!taken || (options && !options.includes(value))) doubtful.push({ title: node.title, name, value, linked });
     }
   }
   const without = saved.filter((entry) => !partners.has(entry) && Object.keys(entry.values).length);
