@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .checkpoints.handles import Autoencoder, DiffusionModel
-from .host import Host, current
+from .host import Host, current, free_cuda_bytes
 from .memory.recovery import advice, is_out_of_memory
 
 OVERLAP_FRAMES = 12
@@ -52,8 +52,7 @@ def chunk_frames(vae: Autoencoder, device: torch.device) -> int:
         return CHUNK_FRAMES[device.type]
     if device.type != "cuda":
         return 256
-    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    fitting = free // 2 // (ELEMENTS_PER_FRAME * vae.dtype.itemsize)
+    fitting = free_cuda_bytes(device) // 2 // (ELEMENTS_PER_FRAME * vae.dtype.itemsize)
     return int(min(max(fitting, CHUNK_RANGE[0]), CHUNK_RANGE[1])) // 32 * 32
 
 
@@ -126,19 +125,32 @@ class _Windows:
             self._shrink()
 
     def _prepared(self, size: int) -> torch.device:
-        return self.host.prepare(self.vae.module, "vae", size * ELEMENTS_PER_FRAME * self.vae.dtype.itemsize)
+        """Where the autoencoder is now: where memory runs out everything else leaves the card, at last itself too."""
+        for made_room in (False, True):
+            try:
+                return self.host.prepare(self.vae.module, "vae", size * ELEMENTS_PER_FRAME * self.vae.dtype.itemsize)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            self.host.make_room()
+            if not made_room:
+                self.host.say(f"There was not enough memory for {self.what}; other models made room.")
+        return self._in_main_memory()
+
+    def _in_main_memory(self) -> torch.device:
+        title = self.what.capitalize()
+        self.host.say(f"{title} does not fit into the card's memory and goes on in main memory, which is slower.")
+        self.vae.module.to("cpu")
+        return torch.device("cpu")
 
     def _shrink(self) -> None:
         """Windows half as long; after the shortest, the CPU."""
-        title = self.what.capitalize()
         if self.size > CHUNK_RANGE[0]:
             self.size = max(CHUNK_RANGE[0], self.size // 2 // 32 * 32)
-            self.host.say(f"{title} ran out of memory and goes on in windows of {self.size} frames.")
+            self.host.say(f"{self.what.capitalize()} ran out of memory and goes on in windows of {self.size} frames.")
             self.device = self._prepared(self.size)
             return
-        self.host.say(f"{title} does not fit into the card's memory and goes on in main memory, which is slower.")
-        self.vae.module.to("cpu")
-        self.device, self.size = torch.device("cpu"), CHUNK_FRAMES["cpu"]
+        self.device, self.size = self._in_main_memory(), CHUNK_FRAMES["cpu"]
 
 
 def drawn(vae: Autoencoder, audio: Tensor, generator: torch.Generator) -> Tensor:

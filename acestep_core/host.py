@@ -34,6 +34,9 @@ WEIGHT_SUFFIXES = (
     *(".safetensors.index.json", ".bin.index.json"),
 )
 
+MPS_SHARE = 0.7
+"""The part of main memory that an Apple GPU may use, where PyTorch does not tell it."""
+
 
 class Cancelled(Exception):
     """The user asked to stop. Raised between two steps, never inside one."""
@@ -246,19 +249,23 @@ class Host:
         device = self.device("dit")
         if device.type in ("cuda", "xpu"):
             return getattr(torch, device.type).get_device_properties(device).total_memory
-        return torch.mps.recommended_max_memory() if device.type == "mps" else 0
+        if device.type != "mps":
+            return 0
+        if hasattr(torch.mps, "recommended_max_memory"):  # from torch 2.5 on
+            return torch.mps.recommended_max_memory()
+        return int(MPS_SHARE * _machine_bytes("SC_PHYS_PAGES"))
 
     def _free_bytes(self) -> int:
         import torch
 
         device = self.device("dit")
         if device.type == "cuda":
-            kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-            return torch.cuda.mem_get_info(device)[0] + kept
-        if device.type in ("xpu", "mps"):
-            used = torch.xpu.memory_allocated(device) if device.type == "xpu" else torch.mps.current_allocated_memory()
-            return self._total_bytes() - used
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+            return free_cuda_bytes(device)
+        if device.type == "xpu":
+            return self._total_bytes() - getattr(torch.xpu, "memory_allocated", lambda _: 0)(device)
+        if device.type == "mps":
+            return self._total_bytes() - torch.mps.current_allocated_memory()
+        return _machine_bytes("SC_AVPHYS_PAGES") or _machine_bytes("SC_PHYS_PAGES")
 
     # -- files
 
@@ -293,12 +300,33 @@ def _settled(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
+def free_cuda_bytes(device: torch.device) -> int:
+    """Bytes of a CUDA card that are free, those that PyTorch keeps for later among them."""
+    import torch
+
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    index = torch.cuda.current_device() if device.index is None else device.index  # torch 2.4 wants a number
+    return torch.cuda.mem_get_info(index)[0] + kept
+
+
+def _machine_bytes(pages: str) -> int:
+    """Main memory that the system counts as ``pages``; 0 where it does not."""
+    try:
+        return max(0, os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
 def find_inside(roots: list[Path], name: str) -> Path | None:
     """The file ``name`` under one of ``roots``; None where there is none or ``name`` leads outside."""
     for root in roots:
         base = os.path.abspath(root)
         path = os.path.abspath(os.path.join(base, name))
-        if os.path.commonpath([base, path]) == base and os.path.isfile(path):
+        try:
+            inside = os.path.commonpath([base, path]) == base
+        except ValueError:  # another drive
+            continue
+        if inside and os.path.isfile(path):
             return Path(path)
     return None
 

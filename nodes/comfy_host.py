@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import html
 import os
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..acestep_core import host as engine
 
@@ -37,6 +39,8 @@ class ComfyHost(engine.Host):
     """Everything is asked of ComfyUI at the moment it is needed, so its command line settings hold."""
 
     name = "comfyui"
+    _streamed: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
+    """Diffusion models of which layers wait in main memory."""
 
     def __init__(self) -> None:
         import folder_paths
@@ -142,30 +146,52 @@ class ComfyHost(engine.Host):
             if not streaming.fits(module, room):
                 management.free_memory(1e30, device)  # the same parameters must not be in two loaded models
                 room = self._room(module, device, activation_bytes)
-                streaming.arrange(module, device, room, lambda part: self._load(part, device, activation_bytes))
+                self._streamed.add(module)
+                streaming.arrange(
+                    module, device, room, lambda part: self._load(part, component, device, activation_bytes)
+                )
                 return device
             if streaming.notes(module):
                 management.free_memory(1e30, device)
         streaming.settle(module)
-        return self._load(module, device, activation_bytes)
+        return self._load(module, component, device, activation_bytes)
 
-    def _load(self, module: Any, device: Any, activation_bytes: int) -> Any:
+    def _load(self, module: Any, component: str, device: Any, activation_bytes: int) -> Any:
         """The whole of ``module`` to ``device``, by ComfyUI."""
         import comfy.model_management as management
         from comfy.model_patcher import ModelPatcher
 
         patcher = getattr(module, "comfy_patcher", None)
         if patcher is None:
-            patcher = ModelPatcher(module, load_device=device, offload_device=management.unet_offload_device())
-            module.comfy_patcher = patcher
+            gc.collect()  # a module and its patcher hold each other, and what nobody uses should not be on the card
+            away = self._offload_device(module, component)
+            patcher = module.comfy_patcher = ModelPatcher(module, load_device=device, offload_device=away)
         wanted = min(activation_bytes, int(management.get_total_memory(device)))
         management.load_models_gpu([patcher], memory_required=wanted, force_full_load=True)
+        if patcher.loaded_size() < patcher.model_size():  # with --novram ComfyUI waits for layers of its own kind
+            patcher.partially_load(device, 1e32)
         return patcher.load_device
+
+    def _offload_device(self, module: Any, component: str) -> Any:
+        """Where ``module`` waits while it is idle; never on the card what does not fit there whole."""
+        import comfy.model_management as management
+        import torch
+
+        if component in ("text", "lm"):
+            return management.text_encoder_offload_device()
+        if component == "vae":
+            return management.vae_offload_device()
+        return management.unet_offload_device() if _whole(module) is None else torch.device("cpu")
 
     def make_room(self) -> None:
         import comfy.model_management as management
 
+        from ..acestep_core.memory import streaming
+
         management.unload_all_models()
+        for module in self._streamed:
+            streaming.settle(module)
+        self._streamed.clear()
         management.soft_empty_cache()
 
     def _total_bytes(self) -> int:

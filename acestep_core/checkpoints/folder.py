@@ -30,6 +30,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _belongs(path: Path, folder: Path) -> bool:
+    """Whether what lies in ``folder`` is about the weights at ``path``, not about one of several files there."""
     try:
         return path == folder or find_weight_file(folder) == path
     except CheckpointError:
@@ -37,8 +38,13 @@ def _belongs(path: Path, folder: Path) -> bool:
 
 
 def tokenizer_folder(path: Path) -> Path | None:
-    """The folder with tokenizer files of the model at ``path``; None where a single file brings none."""
+    """The folder with tokenizer files of the model at ``path``; None where it brings none.
+
+    In a folder of several files, such as ComfyUI's ``text_encoders``, they are nobody's.
+    """
     folder = path if path.is_dir() else path.parent
+    if not _belongs(path, folder):
+        return None
     for candidate in (folder, folder / "tokenizer", folder.parent / "tokenizer"):
         if any(all((candidate / name).is_file() for name in names) for names in _TOKENIZERS):
             return candidate

@@ -56,6 +56,8 @@ from .weights import FP8 as IN_FP8
 
 OPTIONAL_PARTS = ("tokenizer", "detokenizer")
 """Parts that early diffusers folders lack."""
+PADDED_TOKENS = 512
+"""How many more tokens than its tokenizer knows a language model may embed; Qwen3 has 267."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 QUANTIZED = (INT8, FP8)
 AS_STORED = ("auto", "file", None)
@@ -195,11 +197,13 @@ def _tokenizer_for(module: Qwen3, path: Path, audio_codes: int = 0) -> tokenizer
         tokenizer = tokenizers.load(found, audio_codes=0 if found else audio_codes)
     except (ValueError, OSError, KeyError) as error:
         raise CheckpointError(f"{path}: {error}") from error
-    if tokenizer.vocab_size > module.config.vocab_size:
+    known, embedded = tokenizer.vocab_size, module.config.vocab_size
+    if not embedded - PADDED_TOKENS <= known <= embedded:
         source = f"files in {found} know" if found else "of Qwen3 knows"
+        number = f"only {embedded}" if known > embedded else embedded
         raise CheckpointError(
-            f"{path}: the tokenizer {source} {tokenizer.vocab_size} tokens but the model only "
-            f"{module.config.vocab_size}. Tokenizer and weights belong to different models."
+            f"{path}: the tokenizer {source} {known} tokens but the model {number}. Tokenizer and weights belong to "
+            "different models. Put the model's own tokenizer files beside it, in a folder of its own."
         )
     return tokenizer
 

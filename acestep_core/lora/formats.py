@@ -38,6 +38,7 @@ FORMS = (
     ("diff",),
 )
 """Parts that belong together. A layer has parts of one of these."""
+TUCKER = "it is part of a convolution's change in Tucker form, which is not read"
 
 
 def read_adapter(path: str | Path, config: ModelConfig, *, name: str = "", alpha: float | None = None) -> Adapter:
@@ -99,10 +100,11 @@ def weight_file(path: Path) -> Path:
 
 @dataclass
 class _Sorted:
-    """The names of a file, sorted: ``parts`` is layer → part → name."""
+    """The names of a file, sorted: ``parts`` is layer → part → name, ``tucker`` the layers with a middle part."""
 
     layers: Layers
     parts: dict[str, dict[str, str]] = field(default_factory=dict)
+    tucker: list[str] = field(default_factory=list)
     unmatched: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -116,7 +118,8 @@ def _sorted(weights: Weights, layers: Layers, path: Path) -> _Sorted:
             found.unmatched.append((name, reason))
             continue
         if key.part == "tucker":
-            found.unmatched.append((name, "its form is that of a convolution"))
+            found.tucker.append(layer)
+            found.unmatched.append((name, TUCKER))
             continue
         if key.adapter and adapters.setdefault(key.adapter, name) and len(adapters) > 1:
             raise CheckpointError(f"{path} holds several adapters ({', '.join(adapters)}). Save them as one file each.")
@@ -124,6 +127,8 @@ def _sorted(weights: Weights, layers: Layers, path: Path) -> _Sorted:
         if key.part in parts:
             raise CheckpointError(f"{path}: {parts[key.part]} and {name} are the same tensor under two names.")
         parts[key.part] = name
+    for layer in found.tucker:
+        found.unmatched += [(name, TUCKER) for name in found.parts.pop(layer, {}).values()]
     return found
 
 
@@ -282,6 +287,11 @@ def _notes(
         )
     elif silent and source.endswith(CONFIG):
         notes.append(f"Alpha is taken from {source}.")
+    if found.tucker:
+        layers = ", ".join(dict.fromkeys(found.tucker))
+        notes.append(
+            f"What it changes in {layers} is left out: it is in Tucker form (a middle part), which is not read."
+        )
     if all(change.is_zero() for change in changes.values()):
         notes.append("It changes nothing: every difference in it is zero.")
     return tuple(notes)

@@ -36,26 +36,31 @@ def _nibbles(codes: Tensor) -> Tensor:
     return torch.stack((codes & 15, codes >> 4), dim=2)
 
 
+def _line(q: Tensor, scale: Tensor, offset: Tensor, dtype: torch.dtype) -> Tensor:
+    """q·scale + offset in float32, rounded once to ``dtype``; in one kernel, nothing of it in float32 in memory."""
+    if dtype == torch.float32:
+        return q.to(dtype).mul_(scale).add_(offset)
+    return torch.addcmul(offset, q, scale, out=torch.empty(q.shape, dtype=dtype, device=q.device))
+
+
 def _scales(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """d·s and d'·s' of the 8 parts of a Q4_K or Q5_K block, [n, 8, 1] each: six bits of s and s' in twelve bytes."""
+    """d·s and −d'·s' of the 8 parts of a Q4_K or Q5_K block, [n, 8, 1] each: six bits of s and s' in twelve bytes."""
     scale, least, high = blocks[:, 4:16].view(-1, 3, 4).unbind(1)
     s = torch.cat((scale & 63, (high & 15) | ((scale >> 2) & 48)), dim=1)
     offset = torch.cat((least & 63, (high >> 4) | ((least >> 2) & 48)), dim=1)
-    return (_half(blocks, 0) * s)[..., None], (_half(blocks, 2) * offset)[..., None]
+    return (_half(blocks, 0) * s)[..., None], (_half(blocks, 2).neg_() * offset)[..., None]
 
 
 def _q4_k(blocks: Tensor, dtype: torch.dtype) -> Tensor:
-    scale, offset = _scales(blocks)
     q = _nibbles(blocks[:, 16:144].view(-1, 4, 32)).view(-1, 8, 32)
-    return q.to(dtype).mul_(scale).sub_(offset)
+    return _line(q, *_scales(blocks), dtype)
 
 
 def _q5_k(blocks: Tensor, dtype: torch.dtype) -> Tensor:
-    scale, offset = _scales(blocks)
     low = _nibbles(blocks[:, 48:176].view(-1, 4, 32)).view(-1, 8, 32)
     bits = blocks[:, 16:48]
     high = torch.stack([((bits >> part) & 1) << 4 for part in range(8)], dim=1)
-    return (low | high).to(dtype).mul_(scale).sub_(offset)
+    return _line(low | high, *_scales(blocks), dtype)
 
 
 def _q6_k(blocks: Tensor, dtype: torch.dtype) -> Tensor:
@@ -87,7 +92,7 @@ def _q4_0(blocks: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _q4_1(blocks: Tensor, dtype: torch.dtype) -> Tensor:
-    return _fours(blocks).to(dtype).mul_(_half(blocks, 0)).add_(_half(blocks, 2))
+    return _line(_fours(blocks), _half(blocks, 0), _half(blocks, 2), dtype)
 
 
 def _q5_0(blocks: Tensor, dtype: torch.dtype) -> Tensor:
@@ -95,7 +100,7 @@ def _q5_0(blocks: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _q5_1(blocks: Tensor, dtype: torch.dtype) -> Tensor:
-    return _fives(blocks, 4).to(dtype).mul_(_half(blocks, 0)).add_(_half(blocks, 2))
+    return _line(_fives(blocks, 4), _half(blocks, 0), _half(blocks, 2), dtype)
 
 
 _UNPACK: dict[str, Callable[[Tensor, torch.dtype], Tensor]] = {

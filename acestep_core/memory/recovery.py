@@ -14,7 +14,10 @@ from ..host import current
 
 Given, Made = ParamSpec("Given"), TypeVar("Made")
 
-_WORDS = ("out of memory", "can't allocate memory", "insufficient memory", "failed to allocate", "alloc_failed")
+_WORDS = (
+    *("out of memory", "can't allocate memory", "not enough memory", "insufficient memory", "failed to allocate"),
+    *("alloc_failed", "allocation_failed", "invalid buffer size", "out_of_device_memory", "out_of_host_memory"),
+)
 
 
 class OutOfMemory(RuntimeError):

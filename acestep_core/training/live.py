@@ -236,6 +236,5 @@ def row(point: Point) -> list[float | int | None]:
 
 def memory_gb(device: torch.device) -> float | None:
     """GB in use on a card; None where that is not known."""
-    if device.type not in ("cuda", "xpu"):
-        return None
-    return getattr(torch, device.type).memory_allocated(device) / 2**30
+    counted = getattr(getattr(torch, device.type, None), "memory_allocated", None)  # xpu counts from torch 2.5 on
+    return counted(device) / 2**30 if counted is not None and device.type in ("cuda", "xpu") else None

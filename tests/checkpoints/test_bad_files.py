@@ -226,6 +226,15 @@ def test_tokenizer_files_of_another_model(written, tmp_path):
     refused("text", folder, "tokenizer.json cannot be read as a tokenizer")
 
 
+def test_tokenizer_files_of_a_smaller_model_beside_the_only_file(tmp_path):
+    path = layouts.comfy(tmp_path, layouts.published_like()).text
+    for other in path.parent.glob("*.safetensors"):
+        if other != path:
+            other.unlink()
+    shutil.copyfile(layouts.FIXTURES / "Qwen3-Embedding-0.6B/tokenizer.json", path.parent / "tokenizer.json")
+    refused("text", path, "666 tokens but the model 151", "in a folder of its own")
+
+
 @pytest.mark.parametrize("target", ["../outside.safetensors", "/etc/passwd", "..\\outside.safetensors", "", ".."])
 def test_an_index_that_points_elsewhere(written, tmp_path, target):
     folder = shutil.copytree(written / "xl/acestep-v15-xl-turbo", tmp_path / "xl")

@@ -1,6 +1,7 @@
 """The same weights in every published layout: equal tensors, equal sound, and a report that says what was read."""
 
 import hashlib
+import shutil
 from dataclasses import replace
 from functools import cache, partial
 
@@ -157,6 +158,13 @@ def test_a_configuration_in_a_shared_folder_is_nobody_s(tmp_path):
     path = layouts.comfy(tmp_path, family()).text
     (path.parent / "config.json").write_text('{"vocab_size": 5}')
     assert loading.load_text_encoder(path).report.layout == "ComfyUI"
+
+
+def test_a_tokenizer_in_a_shared_folder_is_nobody_s(tmp_path):
+    path = layouts.comfy(tmp_path, family()).text
+    shutil.copyfile(layouts.FIXTURES / "Qwen3-Embedding-0.6B/tokenizer.json", path.parent / "tokenizer.json")
+    shutil.copyfile(path, path.parent / "another.safetensors")
+    assert loading.load_text_encoder(path).tokenizer.end_of_text == 151643
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from acestep_graph.acestep_core.checkpoints import loading
 from acestep_graph.acestep_core.models.acestep import AceStepModel
 from acestep_graph.acestep_core.models.config import ModelConfig
+from acestep_graph.acestep_core.training.optimizers import restore_optimizer
 
 PROCESS = Path("/proc/self")
 CONFIG = ModelConfig(
@@ -59,3 +60,15 @@ def test_a_file_s_own_precision_costs_no_memory(tmp_path):
 
     converted = loading.load_diffusion_model(file, dtype="fp32").module.parameters()
     assert not any(p.data_ptr() in span for span in spans for p in converted)
+
+
+@pytest.mark.skipif(not (PROCESS / "maps").exists(), reason="looks at Linux's /proc")
+def test_an_optimizer_that_goes_on_holds_nothing_of_its_file(tmp_path):
+    weight = torch.nn.Parameter(torch.ones(100_000))
+    state = {"w/step": torch.tensor(3.0), "w/exp_avg": torch.ones(100_000), "w/exp_avg_sq": torch.ones(100_000)}
+    file = tmp_path / "optimizer.safetensors"
+    save_file(state, file)
+    optimizer = torch.optim.AdamW([weight])
+    restore_optimizer(optimizer, {"w": weight}, load_file(file), {})
+    assert optimizer.state[weight]["step"] == 3
+    assert str(file) not in (PROCESS / "maps").read_text()

@@ -278,6 +278,28 @@ def test_what_is_not_used_is_listed_with_its_reason(tmp_path):
     assert f"{used} tensors used, {len(reasons)} not used" in read.text()
 
 
+@pytest.mark.parametrize("algorithm", ["lora", "lokr", "loha"])
+def test_of_a_convolution_in_tucker_form_nothing_is_taken_and_the_rest_plays(tmp_path, algorithm):
+    made = making.adapter()
+    tensors = making.spelled(made, SPELLINGS["kohya"])
+    used, (out, inside) = len(tensors), (32, 192)
+    middle = torch.ones(4, 4, 2)
+    change = {
+        "lora": {"lora_down.weight": (4, inside, 1), "lora_up.weight": (out, 4, 1)},
+        "lokr": {"lokr_w1": (8, 8), "lokr_w2_a": (4, out // 8), "lokr_w2_b": (4, inside // 8)},
+        "loha": {f"hada_w{n}_{part}": (4, size) for n in (1, 2) for part, size in (("a", out), ("b", inside))},
+    }[algorithm]
+    names = {"lora": ("lora_mid.weight",), "lokr": ("lokr_t2",), "loha": ("hada_t1", "hada_t2")}[algorithm]
+    parts = {name: torch.ones(shape) for name, shape in change.items()} | dict.fromkeys(names, middle)
+    parts["alpha"] = torch.tensor(4.0)
+    tensors |= {f"lora_unet_decoder_proj_in_1.{name}": value.clone() for name, value in parts.items()}
+    read = read_adapter(making.save(tmp_path / "a.safetensors", tensors), making.config())
+    assert making.same(read, made) and len(read.report.matched) == used
+    assert len(read.report.unmatched) == len(parts)
+    assert all("Tucker" in reason for _, reason in read.report.unmatched)
+    assert any("proj_in.1 is left out" in note for note in read.report.notes)
+
+
 def test_what_the_file_says_about_itself_is_shown(tmp_path):
     tensors = making.spelled(making.adapter(), SPELLINGS["PEFT"])
     file = making.save(tmp_path / "a.safetensors", tensors, {"tag": "jzz", "secret": "x" * 99})

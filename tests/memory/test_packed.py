@@ -57,6 +57,17 @@ def test_any_blocks(kind, seed):
     )
 
 
+@each_kind
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_graphics_cards_round_once_too(kind, dtype, monkeypatch):
+    codes = torch.from_numpy(random_blocks(kind, 6, 1024, seed=5))
+    exact = gguf_blocks.unpack(kind, codes, torch.float32)
+    monkeypatch.setattr(fp8, "CONVERTING", ("cpu",))
+    ours = gguf_blocks.unpack(kind, codes, dtype)
+    half, last = torch.finfo(dtype).eps / 2, 1e-6 * float(exact.abs().max())
+    torch.testing.assert_close(ours.float(), exact, rtol=half, atol=last)
+
+
 def test_blocks_of_more_dimensions():
     codes = torch.from_numpy(random_blocks("Q4_K", 6, 512))
     flat = gguf_blocks.unpack("Q4_K", codes, torch.float32)

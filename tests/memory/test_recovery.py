@@ -76,8 +76,17 @@ def test_decoding_that_never_fits_says_so(monkeypatch):
 
 
 def test_what_is_out_of_memory():
-    for words in ("CUDA out of memory", "MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory"):
-        assert is_out_of_memory(RuntimeError(words))
+    for words in (
+        "CUDA out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "MPS backend out of memory",
+        "Invalid buffer size: 12.00 GiB",
+        "DefaultCPUAllocator: can't allocate memory",
+        "[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: not enough memory: you tried to allocate 9 B",
+        "level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)",
+    ):
+        assert is_out_of_memory(RuntimeError(words)), words
     assert is_out_of_memory(MemoryError()) and is_out_of_memory(torch.OutOfMemoryError("x"))
     assert not is_out_of_memory(RuntimeError("shape mismatch")) and not is_out_of_memory(ValueError("out of memory"))
     assert not is_out_of_memory(advice("this"))
@@ -247,3 +256,36 @@ def test_at_last_the_autoencoder_works_in_main_memory(monkeypatch, work):
     made = getattr(codec, work)(vae, given, chunk=64, host=host)
     assert places == ["meta", "cpu"] and torch.allclose(made, wanted, atol=1e-5)
     assert "in main memory" in host.notes[-1]
+
+
+@pytest.mark.parametrize("work", ("decode", "encode"))
+@pytest.mark.parametrize("fits_alone", (True, False))
+def test_an_autoencoder_that_finds_no_room_makes_some_or_works_in_main_memory(work, fits_alone):
+    vae = models.small_vae()
+    given = torch.randn(1, 40, 64) if work == "decode" else torch.rand(1, 2, 40 * 1920)
+    wanted = getattr(codec, work)(vae, given)
+
+    class Crowded(Host):
+        crowd = True
+
+        def prepare(self, module, component, activation_bytes=0):
+            if self.crowd or not fits_alone:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 512 KiB")
+            return torch.device("cpu")
+
+        def make_room(self):
+            self.crowd = False
+
+    host = Crowded()
+    assert torch.allclose(getattr(codec, work)(vae, given, host=host), wanted, atol=1e-4)
+    assert "other models made room" in host.notes[0]
+    assert [("in main memory" in note) for note in host.notes] == [False] + [True] * (not fits_alone)
+
+
+def test_another_error_while_the_autoencoder_is_brought_stays_what_it_is():
+    class Broken(Host):
+        def prepare(self, module, component, activation_bytes=0):
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        codec.decode(models.small_vae(), torch.randn(1, 40, 64), host=Broken())

@@ -16,6 +16,7 @@ from acestep_graph.acestep_core.models.acestep import AceStepModel
 from acestep_graph.acestep_core.models.dit import DiT
 from acestep_graph.acestep_core.sampling import loop
 from acestep_graph.acestep_core.sampling.sampler import sample
+from acestep_graph.acestep_core.training.adapters import twin
 from tests import results
 from tests.lora import making
 from tests.tiny import DIT, randomize
@@ -200,6 +201,13 @@ def test_a_model_that_leaves_the_card_is_whole_again():
     host._resident.append(weakref.ref(module))
     host.make_room()
     assert module.decoder.walk is None
+
+
+def test_what_is_trained_has_layers_of_its_own_after_the_model_was_streamed():
+    decoder = small().decoder
+    decoder.walk = streaming.Streamed(decoder.layers, CPU, (0, 1))
+    copied = twin(decoder, CPU, torch.float32)
+    assert list(copied.stack()) == list(copied.layers) and copied.layers[0] is not decoder.layers[0]
 
 
 def test_where_memory_runs_out_the_layers_make_room(monkeypatch, model):
