@@ -119,8 +119,8 @@ def test_transcribe_describes_a_recording(model_folder, tmp_path):
 
 
 TRAINED = (
-    *("Training settings.epochs=4", "Training settings.rank=4", "Training settings.learning_rate=0.01"),
-    *("Train LoRA.samples_every=2", "What samples play.duration=10"),
+    *("Training settings.epochs=2", "Training settings.rank=4", "Training settings.learning_rate=0.01"),
+    *("Train LoRA.samples_every=1", "What samples play.duration=10"),
 )
 
 
@@ -132,9 +132,9 @@ def test_a_lora_is_trained_and_then_used(model_folder, tmp_path):
     room = host.output / "acestep"
     assert (room / "datasets" / "examples.json").is_file() and (models / "loras" / "my-lora.safetensors").is_file()
     samples = {path.name for path in (room / "runs" / "my-lora" / "samples").iterdir()}
-    assert samples == {"epoch_2.flac", "epoch_4.flac"}
+    assert samples == {"epoch_1.flac", "epoch_2.flac"}
     texts = [text for done in made.done for text in done.ui.get("text", ())]
-    assert any("32 steps: 4 epochs of 8" in text for text in texts) and any("step 32 of 32" in text for text in texts)
+    assert any("16 steps: 2 epochs of 8" in text for text in texts) and any("step 16 of 16" in text for text in texts)
     assert any(path.suffix == ".png" for path in host.temp.rglob("*"))
     again = headless.run(ROOT / "workflows" / "train-lora.json", host, settings=TRAINED, cache=cache)
     assert all(done.cached for done in again.done)
