@@ -236,9 +236,21 @@ def _host(options: argparse.Namespace) -> TerminalHost:
     return TerminalHost(models=options.models, input=options.input, output=options.output, device=options.device)
 
 
+def _workflow_of(given: str) -> Path:
+    """The file that is meant: one's own, or by its name one that comes with the project."""
+    own = Path(given)
+    shipped = WORKFLOWS / own.with_suffix(".json").name
+    if own.exists() or not own.name:
+        return own
+    if shipped.is_file():
+        return shipped
+    names = ", ".join(sorted(path.stem for path in WORKFLOWS.glob("*.json")))
+    raise WorkflowError(f"There is no workflow file {given}. By their names alone run: {names}.")
+
+
 def _loaded(options: argparse.Namespace) -> Graph:
     table = node_table()
-    graph = load(options.workflow, table)
+    graph = load(_workflow_of(options.workflow), table)
     for given in getattr(options, "audio", ()):
         graph = with_recording(graph, given, options.input)
     for assignment in options.set:
@@ -282,7 +294,11 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--device", type=_device, default="auto", help="auto, cpu, cuda, cuda:N, mps, xpu [auto]")
     shared.add_argument("--debug", action="store_true", help="show tracebacks")
     workflow = argparse.ArgumentParser(add_help=False)
-    workflow.add_argument("workflow", metavar="WORKFLOW.json", help="saved workflow or API format")
+    workflow.add_argument(
+        "workflow",
+        metavar="WORKFLOW",
+        help="a saved workflow, API format too; or the name of one that comes along, such as custom",
+    )
     workflow.add_argument(
         "--set",
         action="append",

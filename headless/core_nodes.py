@@ -15,6 +15,7 @@ from typing import Any
 
 from ..acestep_core import host as hosts
 from ..acestep_core.save_location import save_location, save_sounds
+from ..acestep_core.saved_files import SOUNDS
 
 HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 
@@ -248,8 +249,13 @@ class AudioConcat:
 def _input_files() -> list[str]:
     folder = hosts.current().input
     names = os.listdir(folder) if folder.is_dir() else []
-    media = [n for n in names if (mimetypes.guess_type(n)[0] or "").startswith(("audio/", "video/"))]
-    return sorted(name for name in media if (folder / name).is_file())
+    return sorted(name for name in names if _is_media(name) and (folder / name).is_file())
+
+
+def _is_media(name: str) -> bool:
+    """By the system's table of file types, which may not know the usual endings."""
+    known = os.path.splitext(name)[1].lower() in SOUNDS
+    return known or (mimetypes.guess_type(name)[0] or "").startswith(("audio/", "video/"))
 
 
 def _find(name: Any):

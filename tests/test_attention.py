@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acestep_graph.acestep_core.models import layers
 from acestep_graph.acestep_core.models.attention import attend, attend_visible, rotary, rotate, visible
 
 LENGTHS = (1, 2, 100, 128, 129, 130, 257, 385, 750, 1001)
@@ -104,3 +105,13 @@ def test_training_in_bfloat16_learns_what_float32_does(autocast):
     ours = learned(torch.float32, True) if autocast else learned(torch.bfloat16)
     for made, exact in zip(ours, learned(torch.float32), strict=True):
         assert (made.float() - exact).abs().max() < 0.04 * exact.abs().max()
+
+
+@pytest.mark.parametrize("kind, close", ((torch.float32, 2e-6), (torch.bfloat16, 2**-7)))
+@pytest.mark.parametrize("size", (1e-3, 1.0, 1e3))
+def test_what_cards_normalise_with_is_the_same_formula(kind, close, size):
+    norm = layers.RMSNorm(256, 1e-6)
+    x = (size * torch.randn(3, 5, 256, generator=torch.Generator().manual_seed(1))).to(kind)
+    written_out = x.double() / (x.double().square().mean(-1, keepdim=True) + norm.eps).sqrt()
+    for made in (norm.normalise(x), layers.fused(x, norm.eps)):
+        assert made.dtype == kind and ((made - written_out).abs() <= close * written_out.abs() + 1e-9).all()

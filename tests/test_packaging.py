@@ -52,3 +52,10 @@ def test_bootstrap_says_how_it_is_used(tmp_path, arguments, code):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == code
     assert "python3 bootstrap.py demo" in done.stderr
+
+
+def test_what_is_left_out_of_the_registry_is_not_needed_to_play():
+    """Patterns that begin at the root: ``docs`` alone would drop the help pages, ``nano`` the weights."""
+    left_out = (ROOT / ".comfyignore").read_text("utf-8").split()
+    assert all(pattern.startswith("/") and (ROOT / pattern.strip("/")).is_dir() for pattern in left_out)
+    assert not {"/acestep_core/", "/headless/", "/nodes/", "/models/", "/web/", "/workflows/"} & set(left_out)

@@ -57,19 +57,19 @@ def _bucket_floor(probabilities: Tensor, share: float) -> Tensor:
 
 
 def bisect_floor(probabilities: Tensor, share: float) -> Tensor:
-    """:func:`top_p_floor` by bisection over the bits of the floats: exact, without a sort, sizes always the same.
+    """:func:`top_p_floor` by search over the bits of the floats: exact, without a sort, sizes always the same.
 
-    Positive floats are ordered as their bit patterns. 31 halvings find the smallest pattern above which the
-    probabilities sum to at most ``share``.
+    Positive floats are ordered as their bit patterns; those of probabilities have 30 bits. Three bits at a time, the
+    largest pattern is found from which on the probabilities sum to more than ``share``.
     """
-    bits = probabilities.contiguous().view(torch.int32)
-    high = bits.amax(-1, keepdim=True)
-    low = torch.zeros_like(high)
-    for _ in range(31):
-        middle = low + (high - low) // 2
-        above = torch.where(bits > middle, probabilities, 0.0).sum(-1, keepdim=True)
-        low, high = torch.where(above > share, middle + 1, low), torch.where(above > share, high, middle)
-    return high.view(torch.float32)
+    bits = probabilities.contiguous().view(torch.int32)[:, None]
+    parts = torch.arange(1, 8, dtype=torch.int32, device=bits.device)
+    floor = torch.zeros_like(bits[..., 0])
+    for shift in range(27, -1, -3):
+        tried = torch.add(floor, parts, alpha=2**shift)
+        held = torch.where(bits >= tried[..., None], probabilities[:, None], 0.0).sum(-1)
+        floor = floor.add((held > share).sum(-1, keepdim=True, dtype=torch.int32), alpha=2**shift)
+    return floor.view(torch.float32)
 
 
 def choose(scores: Tensor, draws: Tensor, settings: PlannerSettings) -> Tensor:

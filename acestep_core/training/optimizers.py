@@ -22,16 +22,17 @@ def make_optimizer(parameters: Sequence[Tensor], settings: TrainSettings) -> tor
     """AdamW as the settings ask; ``adamw8bit`` is torchao's (Dettmers et al. 2021, arXiv 2110.02861).
 
     Raises:
-        OptimizerMissing: adamw8bit without torchao.
+        OptimizerMissing: adamw8bit without torchao, or with one that does not fit PyTorch.
     """
     how = {"lr": settings.learning_rate, "betas": BETAS, "eps": EPS, "weight_decay": settings.weight_decay}
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, **how)
     try:
         from torchao.optim import AdamW8bit
-    except ImportError as error:
+    except (ImportError, AttributeError, RuntimeError, OSError) as error:
         raise OptimizerMissing(
-            "adamw8bit needs the package torchao (pip install torchao). Install it, or choose adamw."
+            f"adamw8bit needs the package torchao in a version that fits PyTorch {torch.__version__}, and it cannot be "
+            f"imported here ({error}). Install it (pip install torchao), or choose adamw."
         ) from error
     return AdamW8bit(parameters, **how)
 

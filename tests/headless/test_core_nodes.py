@@ -179,3 +179,11 @@ def test_concat(host, direction):
     assert joined["waveform"].shape == (1, 2, 44100 + 22050) and joined["sample_rate"] == 44100
     silent = joined["waveform"][..., -22050:] if direction == "after" else joined["waveform"][..., :22050]
     assert silent.abs().max() == 0
+
+
+def test_recordings_are_listed_where_the_system_knows_no_file_types(host, monkeypatch):
+    monkeypatch.setattr("mimetypes.guess_type", lambda name: (None, None))
+    audio.write(host.input / "song.flac", torch.zeros(2, 4800), 48000)
+    with use(host):
+        (names, _) = CORE_NODES["LoadAudio"].INPUT_TYPES()["required"]["audio"]
+    assert names == ["fake.mp3", "song.flac", "song.wav"]
