@@ -269,8 +269,8 @@ def test_a_file_that_cannot_be_written_is_answered_before_anything_runs(tmp_path
 
 def test_workflows_that_come_along_run_by_their_names(tmp_path, folders, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for given in ("custom", "custom.json", "workflows/custom.json"):
-        assert cli.main(["check", given, *folders]) == 0
+    for name in ("custom", "custom.json", "workflows/custom.json"):
+        assert cli.main(["check", name, *folders]) == 0
     assert cli.main(["check", "kustom.json", *folders]) == 2
     assert "no workflow file kustom.json" in (said := capsys.readouterr().err) and "best-of, complete, custom" in said
     (tmp_path / "custom.json").write_text("{}")
