@@ -108,8 +108,7 @@ class Prompt:
         found = []
         if text:
             found.append(
-                f"The caption is too long by {text} tokens. What stands last is not heard: length, key, time signature "
-                "and tempo first, then the caption's own end."
+                f"The caption is {text} tokens too long: what follows it, length, key and tempo, is cut off first."
             )
         if lyrics:
             found.append(f"The lyrics are too long: the last {lyrics} of {lyrics + LYRIC_TOKENS} tokens are not heard.")
