@@ -18,6 +18,9 @@ from .reference import Reference
 from .region import make_region
 from .source import Source, at_least, padded, source_latents
 
+UNTOLD = 2.0
+"""Mask of an unknown region, as the original gives it since 2026-08; other models than those tuned for stems saw 0 and 1
+alone, and hear ones."""
 UNREAD = "The caption of the whole song is not read: this model was not tuned for stems."
 
 
@@ -62,8 +65,11 @@ def prepare(
     frames = latents.shape[1]
     first, last = region.frames(frames, SAMPLE_RATE, source.vae.hop)
     latents = at_least(latents, model)
-    mask = torch.full((1, latents.shape[1]), float(mask_mode == "auto"))
-    mask[:, first:last] = 1
+    if mask_mode == "auto":
+        mask = torch.full((1, latents.shape[1]), UNTOLD if tuned else 1.0)
+    else:
+        mask = torch.zeros(1, latents.shape[1])
+        mask[:, first:last] = 1
     instruction = instruction_for("lego", track)
     caption = stem_caption(song.caption, global_caption, mask_mode) if tuned else None
     item = make.item(instruction, grown.seconds, latents, caption=caption, frames=frames, mask=mask)

@@ -5,7 +5,9 @@ Where ours departs from the original on purpose, the comparison is named by one 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from acestep_graph.acestep_core import codec, text
-from acestep_graph.acestep_core.checkpoints.handles import Autoencoder, LoadReport
+from acestep_graph.acestep_core.checkpoints.handles import Autoencoder, DiffusionModel, LoadReport
 from acestep_graph.acestep_core.models.oobleck import OobleckConfig
 from acestep_graph.acestep_core.sampling.conditioning import SAMPLE_RATE, frames_of
 from acestep_graph.acestep_core.sampling.sampler import sample
@@ -72,7 +74,7 @@ def recording(levels: Tensor, samples: int) -> Tensor:
     "masks.json",
     "masks_later.json",
     "masks.safetensors",
-    omitted=(NO_SOURCE, NO_START, CODES_IN_REPAINT, LENGTH_MADE, "chunk mask mode auto: not offered"),
+    omitted=(NO_SOURCE, NO_START, CODES_IN_REPAINT, LENGTH_MADE, "chunk mask mode auto: offered for lego alone"),
 )
 def masks(fixtures: Fixtures) -> Iterator[Difference]:
     g, given = fixtures.tensors("masks.safetensors"), fixtures.json("masks.json")
@@ -84,8 +86,24 @@ def masks(fixtures: Fixtures) -> Iterator[Difference]:
     for name, audio in given["audio"].items():
         levels = g.get(f"audio.{name}_frame_abs_mean", torch.zeros(audio["samples"] // HOP))
         sources[name] = encode_source(vae, recording(levels, audio["samples"]))
+    requests = {case["name"]: case["request"] for case in given["cases"]}
     for case in given["cases"]:
         yield from check_mask(fixtures, sources, case, later.get(case["name"]), g)
+    for case in fixtures.json("masks_later.json")["cases"]:
+        request = requests[case["name"]]
+        if case["task"] == "lego" and case["chunk_mask_mode"] == "auto" and request.get("start") is not None:
+            source, region = sources[request["audio"]], (request["start"], request["end"])
+            base = tuned_for_stems(fixtures.model("base"))
+            made = lego.prepare(base, fixtures.text, Song(caption="x"), source, "guitar", *region, mask_mode="auto")
+            chunk = made.items[0].conditions.context[0, :, model.config.audio_acoustic_hidden_dim]
+            yield equal(f"{case['name']}.auto mask", runs(chunk), case["items"][0]["chunk_mask_rle"])
+
+
+def tuned_for_stems(model: DiffusionModel) -> DiffusionModel:
+    """The same model with what its configuration would say."""
+    module = copy.copy(model.module)
+    module.config = replace(module.config, is_lego_sft=True)
+    return replace(model, module=module)
 
 
 def check_mask(
@@ -139,8 +157,6 @@ def check_mask(
 
 def on_turbo_silence(model, base, make):
     """A stem task runs on the base model; the masks were made with the turbo model's silence."""
-    from dataclasses import replace
-
     return make(replace(base, silence=model.silence))
 
 

@@ -255,7 +255,8 @@ def test_models_tuned_for_stems_read_of_the_song_the_track_and_the_mask(monkeypa
     made = lego.prepare(base(), models.text_encoder(), SONG, source(), "drums", 1.0, 3.0, **given)
     block = f"Global: a pop song\nLocal: {SONG.caption}\nMask Control: {'true' if mask == 'explicit' else 'false'}"
     assert f"# Caption\n{block if tuned else SONG.caption}\n\n# Metas" in made.items[0].prompt.text
-    assert made.items[0].conditions.context[0, :, 64].sum() == (50 if mask == "explicit" else 150)
+    heard = made.items[0].conditions.context[0, :, 64]
+    assert heard.sum() == (50 if mask == "explicit" else 300 if tuned else 150)
     assert made.song.caption == SONG.caption and made.settings["chunk_mask_mode"] == mask
     assert any("not tuned for stems" in note for note in made.notes) == (not tuned)
     with pytest.raises(ValueError, match="explicit, auto"):
