@@ -19,8 +19,8 @@ from .region import make_region
 from .source import Source, at_least, padded, source_latents
 
 UNTOLD = 2.0
-"""Mask of an unknown region, as the original gives it since 2026-08; other models than those tuned for stems saw 0 and 1
-alone, and hear ones."""
+"""Mask of a region that is not told, as the original has it since August 2026. Models that were not tuned for stems
+saw 0 and 1 alone, and hear ones."""
 UNREAD = "The caption of the whole song is not read: this model was not tuned for stems."
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import weakref
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -721,9 +722,17 @@ def test_what_cannot_be_trained_is_said_at_once(tmp_path, monkeypatch):
     adapter = run(tmp_path / "first", changed(epochs=1)).adapter
     with pytest.raises(TrainError, match="plays an adapter"):
         run(tmp_path / "jazz", model=with_adapter(model, adapter))
-    monkeypatch.setitem(sys.modules, "torchao.optim", None)
-    with pytest.raises(TrainError, match=r"needs the package torchao \(pip install torchao\)\. Install it, or choose"):
-        run(tmp_path / "jazz", changed(optimizer="adamw8bit"))
+
+    class DoesNotFit(ModuleType):
+        def __getattr__(self, name):
+            raise RuntimeError("built for another PyTorch")
+
+    for found, why in ((None, "halted"), (DoesNotFit("torchao.optim"), "another PyTorch")):
+        monkeypatch.setitem(sys.modules, "torchao.optim", found)
+        with pytest.raises(
+            TrainError, match=rf"torchao in a version that fits PyTorch .*{why}.*Install it .*choose adamw"
+        ):
+            run(tmp_path / "jazz", changed(optimizer="adamw8bit"))
     assert not (tmp_path / "jazz").exists()
 
 
