@@ -105,9 +105,9 @@ def measure(path: Path, dtype: str) -> dict[str, float]:
     finally:
         stop.set()
         watcher.join()
-    touched = max(after_load, _peak())  # the kernel counts pages roughly
-    touched = {"before": before, "loading": after_load, "touched": touched, "anonymous": most[0]}
-    return {**touched, "seconds": seconds, "sum": total, "loaded": loaded}
+    most_touched = max(after_load, _peak())  # the kernel counts pages roughly
+    found = {"before": before, "loading": after_load, "touched": most_touched, "anonymous": most[0]}
+    return {**found, "seconds": seconds, "sum": total, "loaded": loaded}
 
 
 def _sum(tensor: torch.Tensor) -> float:

@@ -239,10 +239,10 @@ def _host(options: argparse.Namespace) -> TerminalHost:
 def _workflow_of(given: str) -> Path:
     """The file that is meant: one's own, or by its name one that comes with the project."""
     own = Path(given)
-    shipped = WORKFLOWS / own.with_suffix(".json").name
-    if own.exists() or not own.name:
+    if own.exists():
         return own
-    if shipped.is_file():
+    shipped = WORKFLOWS / f"{own.stem}.json"
+    if own.parent in (Path(), Path(WORKFLOWS.name)) and shipped.is_file():
         return shipped
     names = ", ".join(sorted(path.stem for path in WORKFLOWS.glob("*.json")))
     raise WorkflowError(f"There is no workflow file {given}. By their names alone run: {names}.")

@@ -57,7 +57,7 @@ def make_region(start: float, end: float | None, seconds: float, rate: int) -> R
 def told(start: float, end: float | None, seconds: float) -> tuple[str, ...]:
     """What should be known of a region of a source of ``seconds``; see :func:`make_region`."""
     end = seconds if end is None or end < 0 else end
-    if start >= seconds:
+    if start > seconds:
         return (f"The recording ends at {seconds:g} s: up to {start:g} s there is silence.",)
     if start <= 0 and end >= seconds and (start < 0 or end > seconds):
         return (

@@ -271,7 +271,8 @@ def test_workflows_that_come_along_run_by_their_names(tmp_path, folders, capsys,
     monkeypatch.chdir(tmp_path)
     for name in ("custom", "custom.json", "workflows/custom.json"):
         assert cli.main(["check", name, *folders]) == 0
-    assert cli.main(["check", "kustom.json", *folders]) == 2
+    for wrong in ("mine/custom.json", "", "kustom.json"):
+        assert cli.main(["check", wrong, *folders]) == 2, wrong
     assert "no workflow file kustom.json" in (said := capsys.readouterr().err) and "best-of, complete, custom" in said
     (tmp_path / "custom.json").write_text("{}")
     assert cli.main(["check", "custom.json", *folders]) == 2, "one's own file comes first"
