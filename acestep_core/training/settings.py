@@ -257,6 +257,11 @@ def kron_shape(out: int, inside: int, settings: TrainSettings) -> KronShape:
     return KronShape(a, b, c, d, None if settings.rank >= max(c, d) / 2 else settings.rank)
 
 
+def most_rank(config: ModelConfig, settings: TrainSettings) -> int:
+    """The longest side of the smallest layer to train: a higher rank cannot be meant, and no file of it is read."""
+    return min(max(linear_shape(config, layer)) for layer in settings.targets(config))
+
+
 def adapter_parameters(config: ModelConfig, settings: TrainSettings) -> int:
     """Numbers that are trained."""
     shapes = [linear_shape(config, layer) for layer in settings.targets(config)]

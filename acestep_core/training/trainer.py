@@ -42,7 +42,7 @@ from .parallel import ALONE, Alone
 from .passes import Passes
 from .places import RUN
 from .samples import Samples, Studio
-from .settings import FREE_ON_RESUME, TrainSettings
+from .settings import FREE_ON_RESUME, TrainSettings, most_rank
 
 LOSSES, FINAL = "loss.csv", "final"
 MOST_SKIPPED = 10
@@ -624,5 +624,11 @@ def _check(model: DiffusionModel, items: Sequence[TrainItem], settings: TrainSet
                 f"one's are {width}. Preprocess the data set with this model."
             )
     require_plain_weights(model.module.decoder, settings.targets(model.config))
+    most = most_rank(model.config, settings)
+    if settings.method != "lokr" and settings.rank > most:
+        raise TrainError(
+            f"Rank {settings.rank} is more than the layers to train hold; at most {most} makes sense for this model. "
+            f"Set a rank of {most} or less."
+        )
     if any(item.context is None for item in items):
         silence_of(model, 1)

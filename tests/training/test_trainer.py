@@ -644,6 +644,16 @@ def test_what_a_run_started_from_is_not_needed_to_go_on(tmp_path, then):
     assert any("goes on from its own checkpoint" in note for note in result.notes) == (then == "another")
 
 
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_a_rank_that_no_layer_holds_is_refused_before_anything_is_written(tmp_path, method):
+    most = max(models.diffusion().module.decoder.layers[0].self_attn.k_proj.weight.shape)
+    with pytest.raises(TrainError, match=f"Rank {most + 1} .* Set a rank of {most} or less"):
+        run(tmp_path / "jazz", changed(rank=most + 1, method=method))
+    assert not (tmp_path / "jazz").exists() or not contents(tmp_path / "jazz")
+    run(tmp_path / "jazz", changed(rank=most, method=method, epochs=1))
+    assert read_adapter(tmp_path / "jazz" / "final", models.diffusion().config).ranks == (most,)
+
+
 # -- a run that cannot be gone on with is never begun anew
 
 
