@@ -13,8 +13,8 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 @functools.cache
 def files() -> dict[str, str]:
-    """Title → file name, in the order of ``assets/example.json``."""
-    listed = json.loads((ASSETS / "example.json").read_text(encoding="utf-8"))["files"]
+    """Title → file name, in the order of ``assets/example-mix.json``."""
+    listed = json.loads((ASSETS / "example-mix.json").read_text(encoding="utf-8"))["files"]
     return {entry["title"]: entry["file"] for entry in listed}
 
 

@@ -11,10 +11,11 @@ from acestep_graph.acestep_core import audio
 from acestep_graph.acestep_core.mixing import mix
 from acestep_graph.acestep_core.song import make_song
 from acestep_graph.acestep_core.tasks.instructions import TRACKS
+from acestep_graph.acestep_core.training.scan import scan
 from acestep_graph.nodes.examples import ASSETS, ExampleAudio
 from tests.pack import ROOT
 
-ABOUT = json.loads((ASSETS / "example.json").read_text("utf-8"))
+ABOUT = json.loads((ASSETS / "example-mix.json").read_text("utf-8"))
 FILES = {entry["file"]: entry for entry in ABOUT["files"]}
 STEMS = [entry["title"] for entry in ABOUT["files"] if entry["track"]]
 
@@ -37,6 +38,12 @@ def test_the_list_and_the_folder_agree():
     assert {path.name for path in ASSETS.glob("example*.flac")} == set(FILES)
     assert len({entry["title"] for entry in FILES.values()}) == len(FILES)
     assert sum(path.stat().st_size for path in ASSETS.iterdir()) < 5_000_000
+
+
+def test_as_songs_to_learn_from_every_file_is_used():
+    found = scan(ASSETS)
+    assert len(found.dataset.samples) == len(FILES) and not found.refused and not found.remarks
+    assert all(sample.labelled for sample in found.dataset.samples)
 
 
 def test_the_description_is_a_song(tool):

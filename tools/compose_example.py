@@ -374,7 +374,7 @@ TITLES = {"mix": "Full mix", "reference": "Reference (solo guitar)"}
 
 
 def description(recordings: dict[str, np.ndarray]) -> dict:
-    """What ``assets/example.json`` says."""
+    """What ``assets/example-mix.json`` says."""
     files = [
         {
             "title": TITLES.get(name, name.capitalize()),
@@ -417,7 +417,7 @@ def main() -> None:
         path = assets / entry["file"]
         audio.write(path, torch.from_numpy(samples.astype(np.float32) / 32768), RATE, tags={"title": entry["title"]})
         print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB")
-    (assets / "example.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (assets / "example-mix.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (assets / "songs.csv").write_text(table(about), encoding="utf-8")
 
 
