@@ -1,12 +1,13 @@
 """Stage ``lm``: the planner learns to plan, write codes, understand, format and create, in the engine's own prompts.
 
-The embedding of an audio code is the sum of one vector for each level of its quantizer dimensions. The softmax over
-all codes is then a product of small ones and costs nothing, and codes that sound alike begin alike. On export the
-sums are written out as ordinary rows.
+The embedding of an audio code is the sum of one vector for each level of its quantizer dimensions, so that codes that
+sound alike are alike, and a vector of its own. Without the latter every dimension would be drawn by itself, though all
+of them follow from where in the 200 ms of a code a beat falls. On export they are written out as ordinary rows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,8 +23,8 @@ from acestep_graph.acestep_core.models.qwen3 import Qwen3, Qwen3Config
 from acestep_graph.acestep_core.song import INSTRUMENTAL, UNKNOWN_LANGUAGE
 from acestep_graph.acestep_core.tokenizer import AUDIO_CODE, Tokenizer
 
+from .coded import Coded
 from .run import Budget, Setup, autocast, draw, train
-from .songs import Cached
 from .weights import begin
 
 STAGE = "lm"
@@ -37,7 +38,7 @@ LONGEST = 1024
 
 
 class CodeEmbedding(nn.Module):
-    """Rows of words, then of codes as sums over ``levels``; in place of an ``nn.Embedding``."""
+    """Rows of words, then of codes: sums over ``levels`` and what is a code's own; in place of an ``nn.Embedding``."""
 
     def __init__(self, words: int, levels: Sequence[int], width: int):
         super().__init__()
@@ -45,39 +46,41 @@ class CodeEmbedding(nn.Module):
         self.words = nn.Embedding(words, width)
         self.parts = nn.ParameterList(nn.Parameter(torch.empty(count, width)) for count in levels)
         self.common = nn.Parameter(torch.empty(width))
+        self.own = nn.Parameter(torch.empty(math.prod(levels), width))
 
-    def numbers(self, codes: Tensor) -> list[Tensor]:
-        """Level of each dimension of codes [...], the first dimension the fastest, as the quantizer counts."""
-        found = []
-        for count in self.levels:
-            found.append(codes % count)
-            codes = codes // count
-        return found
+    @property
+    def codes(self) -> Tensor:
+        """The rows of all codes [codes, width]; the first dimension counts fastest, as in the quantizer."""
+        summed = self.common[None]
+        for part in self.parts:
+            summed = (part[:, None] + summed).flatten(0, 1)
+        return summed + self.own
+
+    @property
+    def rows(self) -> Tensor:
+        """The table of an ordinary embedding, [words + codes, width]."""
+        return torch.cat((self.words.weight, self.codes))
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids [...] → [..., width]; codes follow the words."""
-        first = self.words.num_embeddings
-        codes = (ids - first).clamp(min=0)
-        summed = self.common + sum(part[level] for part, level in zip(self.parts, self.numbers(codes), strict=True))
-        return torch.where((ids < first)[..., None], self.words(ids.clamp(max=first - 1)), summed)
+        return F.embedding(ids, self.rows)
 
     def log_probability(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """log softmax over words and codes together, at ``ids`` [n], of states [n, width]; in float32."""
-        first = self.words.num_embeddings
-        words = F.linear(hidden, self.words.weight).float()
-        parts = [F.linear(hidden, part).float() for part in self.parts]
-        base = (hidden.float() * self.common).sum(-1)
-        everything = torch.logaddexp(words.logsumexp(-1), base + sum(part.logsumexp(-1) for part in parts))
-        levels = self.numbers((ids - first).clamp(min=0))
-        as_code = base + sum(part.gather(1, level[:, None])[:, 0] for part, level in zip(parts, levels, strict=True))
-        as_word = words.gather(1, ids.clamp(max=first - 1)[:, None])[:, 0]
-        return torch.where(ids < first, as_word, as_code) - everything
+        return -F.cross_entropy(F.linear(hidden, self.rows).float(), ids, reduction="none")
 
     @torch.no_grad()
-    def rows(self) -> Tensor:
-        """The table of an ordinary embedding, [words + codes, width]."""
-        count = int(np.prod(self.levels))
-        return self(torch.arange(self.words.num_embeddings + count, device=self.common.device))
+    def take(self, rows: Tensor) -> None:
+        """Become the embedding whose table is ``rows``; what codes of a level have in common becomes its part."""
+        first = self.words.num_embeddings
+        self.words.weight.copy_(rows[:first])
+        table = rows[first:].unflatten(0, self.levels[::-1])
+        places = range(len(self.levels))
+        self.common.copy_(table.mean(tuple(places)))
+        for part, place in zip(self.parts, reversed(places), strict=True):
+            part.copy_(table.mean([other for other in places if other != place]) - self.common)
+        self.own.zero_()
+        self.own.copy_(rows[first:] - self.codes)
 
 
 def make_planner(config: Qwen3Config, words: int, levels: Sequence[int], seed: int) -> Qwen3:
@@ -88,6 +91,7 @@ def make_planner(config: Qwen3Config, words: int, levels: Sequence[int], seed: i
     with torch.no_grad():
         model.embed_tokens.words.weight.normal_(0, 0.1)
         model.embed_tokens.common.zero_()
+        model.embed_tokens.own.zero_()
         for part in model.embed_tokens.parts:
             part.normal_(0, 0.1 / len(levels) ** 0.5)
     return model
@@ -101,13 +105,11 @@ class Example:
     prompt: int
 
 
-def make_example(
-    cached: Cached, codes: Sequence[int], task: str, tokenizer: Tokenizer, random: np.random.Generator
-) -> Example:
+def make_example(coded: Coded, task: str, tokenizer: Tokenizer, random: np.random.Generator) -> Example:
     """What the planner reads and answers for ``task``, one of :data:`SHARES`."""
-    song = cached.song
-    caption = str(cached.captions[random.integers(len(cached.captions))])
-    fullest = str(cached.captions[random.integers(3)])
+    song, codes = coded.song, coded.codes
+    caption = str(coded.captions[random.integers(len(coded.captions))])
+    fullest = str(coded.captions[random.integers(3)])
     metas = {**prompts.metas_of(song), "caption": fullest, "language": song.language}
     plan = prompts.plan_text(metas)
     lyrics = (f"\n\n# Lyric\n{song.sung}\n", END)
@@ -129,15 +131,15 @@ def make_example(
         draft = "\n".join(line for line in song.sung.split("\n") if not line.startswith("["))
         words = song.sung if song.instrumental or random.random() < 0.5 else draft.strip()
         return _example(tokenizer, prompts.format_prompt(caption, words or INSTRUMENTAL), (*thought, *lyrics))
-    asked = prompts.create_prompt(described(cached, caption, random), song.instrumental)
+    asked = prompts.create_prompt(described(coded, caption, random), song.instrumental)
     return _example(tokenizer, asked, (*thought, *lyrics))
 
 
-def described(cached: Cached, caption: str, random: np.random.Generator) -> str:
+def described(coded: Coded, caption: str, random: np.random.Generator) -> str:
     """The song in a sentence, as one types it."""
-    song = cached.song
+    song = coded.song
     kind = "instrumental piece" if song.instrumental else "song"
-    genre, mood = (part.strip() for part in cached.captions[0].split(",")[:2])
+    genre, mood = (part.strip() for part in coded.captions[0].split(",")[:2])
     forms = (
         caption,
         f"a {mood} {genre} {kind}",
@@ -175,15 +177,9 @@ def losses_of(model: Qwen3, examples: Sequence[Example], device: torch.device) -
 
 
 def train_planner(
-    model: Qwen3,
-    songs: Sequence[Cached],
-    codes: Sequence[Sequence[int]],
-    tokenizer: Tokenizer,
-    budget: Budget,
-    setup: Setup,
-    rows: int | None = None,
+    model: Qwen3, songs: Sequence[Coded], tokenizer: Tokenizer, budget: Budget, setup: Setup, rows: int | None = None
 ) -> int:
-    """The stage; ``codes``: those of each song's mix. See :func:`nano.run.train`."""
+    """The stage; see :func:`nano.run.train`."""
     model, rows = model.to(setup.device), rows or setup.rows(ROWS)
     tasks = list(SHARES)
 
@@ -191,9 +187,9 @@ def train_planner(
         random = draw(setup.seed, STAGE, step)
         examples = []
         for _ in range(rows):
-            index = int(random.integers(len(songs)))
+            song = songs[random.integers(len(songs))]
             task = str(random.choice(tasks, p=list(SHARES.values())))
-            examples.append(make_example(songs[index], codes[index], task, tokenizer, random))
+            examples.append(make_example(song, task, tokenizer, random))
         return losses_of(model, examples, setup.device)
 
     return train(STAGE, model, step_of, budget, setup, rate=RATE, warmup=WARMUP)
@@ -202,4 +198,4 @@ def train_planner(
 def written_out(model: Qwen3) -> dict[str, Tensor]:
     """Published names → tensors, the embedding as one table."""
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("embed_tokens.")}
-    return {"embed_tokens.weight": model.embed_tokens.rows(), **state}
+    return {"embed_tokens.weight": model.embed_tokens.rows.detach(), **state}

@@ -8,16 +8,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from acestep_graph.acestep_core.models.oobleck import OobleckConfig, OobleckVAE
 from acestep_graph.acestep_core.song import Song
@@ -107,20 +108,35 @@ def make_songs(vae: OobleckVAE, setup: Setup, *, minutes: float, most: int, leas
         KeyboardInterrupt: Ctrl-C or SIGTERM, after the songs under way are written.
     """
     folder = setup.place(STAGE)
+    heard_by(folder, {VAE_FILE: vae})
+    write = partial(write_song, folder, vae.config, FIRST_SEED * (1 + setup.seed) + FIRST_SEED // 2)
+    return fill(folder, write, setup, minutes=minutes, most=most, least=least)
+
+
+def heard_by(folder: Path, models: Mapping[str, nn.Module]) -> None:
+    """Write the weights of what hears the songs of a folder, by file; songs that others heard are thrown away."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.contiguous().cpu() for name, tensor in vae.state_dict().items()}
-    file = folder / VAE_FILE
-    if not file.is_file() or any(not torch.equal(tensor, state[name]) for name, tensor in load_file(file).items()):
-        for old in folder.glob("[0-9]*.safetensors"):
-            old.unlink()
-        write_atomically(file, lambda fresh: save_file(state, fresh))
-        (folder / CLOCK).unlink(missing_ok=True)
-    first, done = FIRST_SEED * (1 + setup.seed) + FIRST_SEED // 2, len(_files(folder))
+    for name, model in models.items():
+        state = {key: tensor.contiguous().cpu() for key, tensor in model.state_dict().items()}
+        file = folder / name
+        before = load_file(file) if file.is_file() else {}
+        if before.keys() != state.keys() or any(not torch.equal(before[key], state[key]) for key in state):
+            for old in song_files(folder):
+                old.unlink()
+            (folder / CLOCK).unlink(missing_ok=True)
+            write_atomically(file, lambda fresh, state=state: save_file(state, fresh))
+
+
+def fill(
+    folder: Path, write: Callable[[int], object], setup: Setup, *, minutes: float, most: int, least: int = 16
+) -> int:
+    """Let ``write`` make the files of songs 0, 1, ..., as :func:`make_songs` does."""
+    done = len(song_files(folder))
     before = float((folder / CLOCK).read_text()) if (folder / CLOCK).is_file() else 0.0
     began = time.perf_counter() - before
     if not setup.workers:
         while done < most and (done < least or _used(folder, began) < 60 * minutes):
-            write_song(folder, vae.config, first, done)
+            write(done)
             done += 1
         return done
     workers = 2 * setup.workers  # nothing trains meanwhile
@@ -130,7 +146,7 @@ def make_songs(vae: OobleckVAE, setup: Setup, *, minutes: float, most: int, leas
         while True:
             late = stop or (started >= least and _used(folder, began) >= 60 * minutes)
             while not late and started < most and len(waiting) < 2 * workers:
-                waiting.add(pool.submit(write_song, folder, vae.config, first, started))
+                waiting.add(pool.submit(write, started))
                 started += 1
             if not waiting:
                 break
@@ -139,10 +155,11 @@ def make_songs(vae: OobleckVAE, setup: Setup, *, minutes: float, most: int, leas
                 one.result()
             done += len(finished)
             if not setup.quiet and done % 20 == 0:
-                print(f"songs {done} of {most}, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+                seconds = time.perf_counter() - began
+                print(f"{folder.name} {done} of {most}, {seconds:.0f} s", file=sys.stderr, flush=True)
     if stop:
         raise KeyboardInterrupt
-    return len(_files(folder))
+    return len(song_files(folder))
 
 
 def _used(folder: Path, began: float) -> float:
@@ -159,7 +176,7 @@ def load_songs(setup: Setup) -> list[Cached]:
         FileNotFoundError: there are none.
     """
     folder = setup.place(STAGE)
-    files = _files(folder)
+    files = song_files(folder)
     if not files:
         raise FileNotFoundError(f"There are no songs in {folder}. Run the stage `songs` first.")
     return [_load(path) for path in files]
@@ -173,8 +190,9 @@ def grouped(songs: Sequence[Cached]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("[0-9]*.safetensors"))
+def song_files(folder: Path) -> list[Path]:
+    """Files of the songs in a folder, in order."""
+    return sorted(folder.glob("[0-9]*"))
 
 
 def _load(path: Path) -> Cached:

@@ -1,8 +1,8 @@
 """Trains the nano checkpoint: ``python -m nano.train STAGE --minutes M --out runs/nano``. See nano/README.md.
 
-Stages, in order: vae, songs, tokenizer, dit, turbo, lm, export; ``all`` does them one after the other. Each goes on
-where it was stopped. Nothing is read but what the stages before it left in the folder, and with ``--further`` the
-models that are trained further.
+Stages, in order: vae, songs, tokenizer, dit, turbo, codes, lm, export; ``all`` does them one after the other. Each
+goes on where it was stopped. Nothing is read but what the stages before it left in the folder, and with ``--further``
+the models that are trained further.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ from acestep_graph.acestep_core.models.oobleck import OobleckVAE
 from acestep_graph.acestep_core.models.qwen3 import Qwen3
 from acestep_graph.acestep_core.tokenizer import Tokenizer
 
-from . import codes, diffusion, export, planner, songs, sound, vocabulary
+from . import coded, codes, diffusion, export, planner, songs, sound, vocabulary
 from .pool import Pool
 from .run import Budget, Setup, weights_of
 from .sizes import SIZES, Sizes
 from .weights import begin
 
-SHARES = {"vae": 0.16, "songs": 0.14, "tokenizer": 0.02, "dit": 0.52, "turbo": 0.08, "lm": 0.08}
+SHARES = {"vae": 0.13, "songs": 0.1, "tokenizer": 0.02, "dit": 0.38, "turbo": 0.07, "codes": 0.12, "lm": 0.18}
 """How ``all`` divides its minutes."""
 STAGES = (*SHARES, "export")
-FURTHER = ("songs", "dit", "turbo", "export")
+FURTHER = ("songs", "dit", "turbo", "codes", "lm", "export")
 """Stages of ``--further``."""
 MOST_SONGS = 4000
+CODED = 5
+"""Times as many songs are made as codes at most."""
 VOCABULARY = "vocabulary"
 SILENCE_FRAMES = 15000
 SHIPPED_SILENCE = 750
@@ -95,10 +97,12 @@ class Run:
     def _turbo(self, budget: Budget) -> None:
         diffusion.train_turbo(self.trained_maker(), self.examples(), budget, self.setup)
 
+    def _codes(self, budget: Budget) -> None:
+        limits = {"minutes": budget.minutes, "most": CODED * self.most_songs, "least": self.least_songs}
+        coded.make_coded(self.vae(), self.coder(), self.sizes.dit, self.setup, **limits)
+
     def _lm(self, budget: Budget) -> None:
-        made, coder = songs.load_songs(self.setup), self.coder()
-        written = [codes.codes_of(coder, song.mix).tolist() for song in made]
-        planner.train_planner(self.planner(), made, written, self.words("lm"), budget, self.setup, **self.more)
+        planner.train_planner(self.planner(), self.known(), self.words("lm"), budget, self.setup, **self.more)
 
     def _export(self, budget: Budget) -> None:
         self.export(self.setup.out / "models")
@@ -148,6 +152,14 @@ class Run:
         rows = self.rows or self.setup.rows(diffusion.ROWS)
         return diffusion.Examples.of(songs.load_songs(self.setup), self.silence(), self.words("text"), clip, rows)
 
+    def known(self) -> list[coded.Coded]:
+        """What the planner learns from."""
+        cached = songs.load_songs(self.setup) if songs.song_files(self.setup.place(songs.STAGE)) else []
+        found = coded.of_cached(cached, self.coder()) + coded.load_coded(self.setup)
+        if not found:
+            raise FileNotFoundError(f"There are no songs in {self.setup.out}. Run the stage `codes` first.")
+        return found
+
     def planner(self) -> Qwen3:
         words = self.words("text").vocab_size
         return planner.make_planner(self.sizes.lm, words, self.sizes.dit.fsq_input_levels, self.setup.seed)
@@ -158,28 +170,35 @@ class Run:
         Raises:
             FileNotFoundError: not even the diffusion model was trained.
         """
-        vae, silence = self.vae(), self.silence(SHIPPED_SILENCE)
-        maker = self.trained_maker()
-        export.write_vae(folder, vae)
-        export.write_diffusion(folder, "base", maker.dit.state_dict(), self.sizes.dit, silence)
+        export.write_vae(folder, self.vae())
+        self._export_base(folder)
         if self._trained(diffusion.TURBO):
-            export.write_diffusion(folder, "turbo", weights_of(self.setup, diffusion.TURBO), self.sizes.dit, silence)
-        config = export.published(maker.text.config, model_type="qwen3", tie_word_embeddings=True)
-        export.write_model(folder / export.TEXT, maker.text.state_dict(), config)
-        self._copy_words("text", folder / export.TEXT)
-        self._export_planner(folder)
+            self._export_turbo(folder)
+        if self._trained(planner.STAGE):
+            self._export_planner(folder)
+        return self._exported(folder)
+
+    def _exported(self, folder: Path) -> Path:
         if not self.setup.quiet:
             print(f"{folder}: {export.size_of(folder) / 1e6:.1f} MB", file=sys.stderr)
         return folder
 
+    def _export_base(self, folder: Path) -> None:
+        maker = self.trained_maker()
+        export.write_diffusion(folder, "base", maker.dit.state_dict(), self.sizes.dit, self.silence(SHIPPED_SILENCE))
+        config = export.published(maker.text.config, model_type="qwen3", tie_word_embeddings=True)
+        export.write_model(folder / export.TEXT, maker.text.state_dict(), config)
+        self._copy_words("text", folder / export.TEXT)
+
+    def _export_turbo(self, folder: Path) -> None:
+        weights, silence = weights_of(self.setup, diffusion.TURBO), self.silence(SHIPPED_SILENCE)
+        export.write_diffusion(folder, "turbo", weights, self.sizes.dit, silence)
+
     def _export_planner(self, folder: Path) -> None:
-        if not self._trained(planner.STAGE):
-            return
         model = self.planner()
         model.load_state_dict(weights_of(self.setup, planner.STAGE))
         tensors = planner.written_out(model)
-        rows = len(tensors["embed_tokens.weight"])
-        sizes = replace(self.sizes.lm, vocab_size=rows)
+        sizes = replace(self.sizes.lm, vocab_size=len(tensors["embed_tokens.weight"]))
         config = export.published(sizes, model_type="qwen3", tie_word_embeddings=True)
         export.write_model(folder / export.LM, tensors, config)
         self._copy_words("lm", folder / export.LM)
@@ -194,24 +213,30 @@ class Run:
 
 @dataclass(frozen=True)
 class Further(Run):
-    """Trains the diffusion models of a models folder further, on songs of its own.
+    """Trains the diffusion models and the planner of a models folder further, on songs of its own.
 
-    Autoencoder, vocabulary, tokenizer and planner stay, so that latents and codes keep their meaning.
+    Autoencoder, vocabulary and tokenizer stay, so that latents and codes keep their meaning.
     """
 
     models: Path = Path()
 
     def _songs(self, budget: Budget) -> None:
         limits = {"minutes": budget.minutes, "most": self.most_songs, "least": self.least_songs}
-        songs.make_songs(self._vae_of_models(), self.setup, **limits)
+        songs.make_songs(self.vae(), self.setup, **limits)
 
-    def _vae_of_models(self) -> OobleckVAE:
+    def vae(self) -> OobleckVAE:
         vae = OobleckVAE(self.sizes.vae)
         vae.load_state_dict(self._tensors(f"{export.VAE}/diffusion_pytorch_model.safetensors"))
         return vae.eval().requires_grad_(False)
 
     def words(self, kind: str) -> Tokenizer:
         return tokenizers.load(self.models / (export.LM if kind == "lm" else export.TEXT))
+
+    def coder(self) -> codes.Coder:
+        coder = codes.Coder(self.sizes.dit)
+        weights = self._tensors(f"{export.BASE}/model.safetensors")
+        coder.load_state_dict({name: weights[name] for name in coder.state_dict()})
+        return coder.eval().requires_grad_(False)
 
     def maker(self) -> diffusion.Maker:
         dit = AceStepModel(self.sizes.dit)
@@ -220,13 +245,32 @@ class Further(Run):
         text.load_state_dict(self._tensors(f"{export.TEXT}/model.safetensors"))
         return diffusion.Maker(dit, text)
 
-    def _export_planner(self, folder: Path) -> None:
-        shutil.copytree(self.models / export.LM, folder / export.LM, dirs_exist_ok=True)
+    def trained_maker(self) -> diffusion.Maker:
+        if self._trained(diffusion.DIT):
+            return super().trained_maker()
+        return self.maker().eval().requires_grad_(False)
+
+    def planner(self) -> Qwen3:
+        model, weights = super().planner(), self._tensors(f"{export.LM}/model.safetensors")
+        model.embed_tokens.take(weights.pop("embed_tokens.weight"))
+        model.load_state_dict(model.state_dict() | weights)
+        return model
+
+    def export(self, folder: Path) -> Path:
+        """Write the models folder with what was trained in place of what it was. A turbo model that its base has left
+        behind is left out."""
+        shutil.copytree(self.models, folder, dirs_exist_ok=True)
+        if self._trained(diffusion.DIT):
+            self._export_base(folder)
+            shutil.rmtree(folder / export.TURBO, ignore_errors=True)
+        if self._trained(diffusion.TURBO):
+            self._export_turbo(folder)
+        if self._trained(planner.STAGE):
+            self._export_planner(folder)
+        return self._exported(folder)
 
     def _copy_words(self, kind: str, folder: Path) -> None:
-        for path in (self.models / folder.name).iterdir():
-            if path.name != "model.safetensors" and path.name != "config.json":
-                shutil.copy(path, folder)
+        """They came with the models."""
 
     def _tensors(self, name: str) -> dict[str, Tensor]:
         path = self.models / name
@@ -246,8 +290,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of weights, songs and noise")
     parser.add_argument("--sizes", choices=tuple(SIZES), default="nano")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="composing processes")
-    parser.add_argument("--songs", type=int, default=MOST_SONGS, help="most songs that are made")
-    parser.add_argument("--further", type=Path, metavar="MODELS", help="train the diffusion models of this folder on")
+    parser.add_argument("--songs", type=int, default=MOST_SONGS, help="most songs that are made as latents")
+    parser.add_argument("--further", type=Path, metavar="MODELS", help="train the models of this folder on")
     given = parser.parse_args(arguments)
     if given.minutes <= 0 or (given.steps is not None and given.steps < 1):
         parser.error("--minutes and --steps must be above 0.")

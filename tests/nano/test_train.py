@@ -28,7 +28,7 @@ from acestep_graph.acestep_core.tasks import codes as code_tasks
 from acestep_graph.acestep_core.tasks import complete, extract, lego, remix, repaint, text2music
 from acestep_graph.acestep_core.tasks.source import encode_source
 from acestep_graph.acestep_core.tokenizer import AUDIO_CODE
-from nano import codes, diffusion, planner, songs, sound
+from nano import coded, codes, diffusion, planner, songs, sound
 from nano.conditions import SHARES, make_row
 from nano.muon import orthogonal
 from nano.pool import Pool
@@ -46,7 +46,8 @@ def run(tmp_path_factory) -> Run:
     pool = Pool(0, seconds=5.0, slots=2, every=1000, workers=0)
     setup = Setup(tmp_path_factory.mktemp("run"), CPU, seed=10, workers=0, quiet=True)
     made = Run(TINY, setup, rows=2, most_songs=3, least_songs=3, pool=pool)
-    for stage, steps in (("vae", 4), ("songs", 0), ("tokenizer", 40), ("dit", 25), ("turbo", 3), ("lm", 30)):
+    stages = {"vae": 4, "songs": 0, "tokenizer": 40, "dit": 25, "turbo": 3, "codes": 0, "lm": 30}
+    for stage, steps in stages.items():
         made.stage(stage, Budget(0.0, steps))
     return made
 
@@ -131,15 +132,34 @@ def test_turbo_learns_from_its_teacher(run):
     assert math.isfinite(loss(losses))
 
 
-def test_the_planner_gets_better_at_words_and_codes(run, made):
-    model = run.planner()
-    tokenizer, coder = run.words("lm"), run.coder()
-    random = np.random.default_rng(8)
-    examples = [
-        planner.make_example(song, codes.codes_of(coder, song.mix).tolist(), task, tokenizer, random)
-        for song in made
-        for task in planner.SHARES
+def test_songs_as_codes_are_others_and_as_many_as_were_asked_for(run, made):
+    coded_songs = coded.load_coded(run.setup)
+    assert len(coded_songs) == 3 and len(run.known()) == 3 + len(made)
+    for one in coded_songs:
+        assert len(one.codes) == math.ceil(one.song.duration * 25 / 5)
+        assert 0 <= min(one.codes) <= max(one.codes) < math.prod(TINY.dit.fsq_input_levels)
+    assert not {one.captions for one in coded_songs} & {song.captions for song in made}
+    again = Setup(run.setup.out, CPU, seed=10, workers=1, quiet=True)
+    written = {path: path.read_bytes() for path in songs.song_files(again.place("codes"))}
+    max(written).unlink()
+    coded.make_coded(run.vae(), run.coder(), TINY.dit, again, minutes=0.0, most=3, least=3)
+    assert {path: path.read_bytes() for path in songs.song_files(again.place("codes"))} == written
+
+
+def test_songs_that_other_codes_were_made_of_are_thrown_away(run, tmp_path):
+    setup = Setup(tmp_path, CPU, seed=10, workers=0, quiet=True)
+    coders = [run.coder(), codes.Coder(TINY.dit)]
+    counts = [
+        coded.make_coded(run.vae(), coders[which], TINY.dit, setup, minutes=0.0, most=least, least=least)
+        for which, least in ((0, 2), (0, 0), (1, 0))
     ]
+    assert counts == [2, 2, 0]
+
+
+def test_the_planner_gets_better_at_words_and_codes(run):
+    model, tokenizer = run.planner(), run.words("lm")
+    random = np.random.default_rng(8)
+    examples = [planner.make_example(song, task, tokenizer, random) for song in run.known() for task in planner.SHARES]
     with torch.no_grad():
         start = planner.losses_of(model, examples, CPU)
         model.load_state_dict(torch.load(run.setup.place("lm") / "checkpoint.pt", weights_only=True)["model"])
@@ -148,13 +168,20 @@ def test_the_planner_gets_better_at_words_and_codes(run, made):
     assert float(end["codes"]) < float(start["codes"])
 
 
-def test_the_softmax_over_code_parts_is_that_over_all_codes():
+def test_a_code_is_the_sum_of_its_levels_and_what_is_its_own():
     embedding = planner.CodeEmbedding(7, (3, 2, 2), 5)
     for number, parameter in enumerate(embedding.parameters()):
         parameter.data = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+    low, middle, high = embedding.parts
+    code = embedding.common + low[1] + middle[0] + high[1] + embedding.own[1 + 0 * 3 + 1 * 6]
+    assert torch.allclose(embedding(torch.tensor([7 + 7, 3])), torch.stack([code, embedding.words.weight[3]]))
     hidden, ids = torch.randn(19, 5, generator=torch.Generator().manual_seed(9)), torch.arange(19)
-    whole = torch.log_softmax(hidden @ embedding.rows().T, -1)
+    whole = torch.log_softmax(hidden @ embedding.rows.T, -1)
     assert torch.allclose(embedding.log_probability(hidden, ids), whole[torch.arange(19), ids], atol=1e-5)
+    other = planner.CodeEmbedding(7, (3, 2, 2), 5)
+    other.take(embedding.rows)
+    assert torch.allclose(other.rows, embedding.rows, atol=1e-6)
+    assert 0.1 < float(other.own.detach().norm() / embedding.own.detach().norm()) < 1
 
 
 @pytest.mark.parametrize("task", SHARES)
@@ -438,9 +465,40 @@ def test_trained_further_codes_and_latents_keep_their_meaning(run, models, tmp_p
     assert written[0] == written[1]
 
 
+def test_a_planner_trained_further_begins_as_it_was_and_is_all_that_changes(run, models, tmp_path):
+    setup = Setup(tmp_path, CPU, seed=12, workers=0, quiet=True)
+    further = Further(TINY, setup, rows=2, most_songs=2, least_songs=2, models=models)
+    ids = torch.tensor([prompts.encode(further.words("lm"), prompts.understand_prompt([0, 5, 150]))])
+    trained = run.planner()
+    trained.load_state_dict(torch.load(run.setup.place("lm") / "checkpoint.pt", weights_only=True)["model"])
+    with torch.inference_mode():
+        assert torch.allclose(further.planner()(ids), trained(ids), atol=0.02)
+    for stage, steps in (("codes", 0), ("lm", 2), ("export", 0)):
+        further.stage(stage, Budget(0.0, steps))
+    before, after = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (models, tmp_path / "models")
+    )
+    assert before.keys() == after.keys()
+    assert {path for path in before if before[path] != after[path]} == {Path("acestep-5Hz-lm-1.7B/model.safetensors")}
+
+
+def test_a_turbo_model_that_its_base_has_left_behind_is_left_out(models, tmp_path):
+    setup = Setup(tmp_path, CPU, seed=12, workers=0, quiet=True)
+    further = Further(TINY, setup, rows=2, most_songs=2, least_songs=2, models=models)
+    for stage, steps in (("songs", 0), ("dit", 1), ("export", 0)):
+        further.stage(stage, Budget(0.0, steps))
+    assert {path.name for path in (tmp_path / "models").iterdir()} == {
+        path.name for path in models.iterdir() if path.name != "acestep-v15-turbo"
+    }
+
+
 @pytest.mark.parametrize(
     ("stage", "models", "said"),
-    [("lm", ".", "allowed are songs, dit, turbo, export, all"), ("dit", "nowhere", "takes a models folder")],
+    [
+        ("vae", ".", "allowed are songs, dit, turbo, codes, lm, export, all"),
+        ("dit", "nowhere", "takes a models folder"),
+    ],
 )
 def test_what_cannot_be_trained_further_is_said(tmp_path, capsys, stage, models, said):
     with pytest.raises(SystemExit):
