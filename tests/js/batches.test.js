@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { find, isLost, joined, next, place, refreshed, renewed, shouldMake, waitsFor } from "../../web/js/pure/batches.js";
+import { behind, find, isLost, joined, next, place, refreshed, renewed, shouldMake, waitsFor } from "../../web/js/pure/batches.js";
 
 const ids = (...names) => names.map((id) => ({ id }));
 
@@ -57,4 +57,20 @@ test("a run is lost that never began while nothing is in the queue", () => {
   assert.ok(!isLost({ ...gone, started: true }), "it is on its way");
   assert.ok(!isLost({ ...gone, asking: true }), "the server has not taken it yet");
   assert.ok(!isLost({ ...gone, busy: false }));
+});
+
+test("older batches are found behind one that was deleted", async () => {
+  const there = ["e", "c", "b", "a"];
+  const asked = [];
+  const ask = async (id) => {
+    asked.push(id);
+    const at = there.indexOf(id);
+    return { batches: at < 0 ? [] : ids(...there.slice(at + 1, at + 3)), more: at >= 0 && at + 3 < there.length };
+  };
+  assert.deepEqual(await behind(ids("e", "c"), ask), { batches: ids("b", "a"), more: false });
+  assert.deepEqual(asked.splice(0), ["c"]);
+  assert.deepEqual(joined(ids("e", "d"), (await behind(ids("e", "d"), ask)).batches), ids("e", "d", "c", "b"));
+  assert.deepEqual(asked.splice(0), ["d", "e"]);
+  assert.deepEqual(await behind(ids("y", "z"), ask), { batches: [], more: false });
+  assert.deepEqual(await behind([], ask), { batches: [], more: false });
 });

@@ -5,7 +5,7 @@ import { app } from "../../../scripts/app.js";
 import { hasSampler, onCanvas, queueNext, sendTo, sources, useSettings } from "./canvas.js";
 import { button, copyText, el } from "./dom.js";
 import { address, Player } from "./player.js";
-import { find, isLost, joined, next, place, refreshed, shouldMake, waitsFor } from "./pure/batches.js";
+import { behind, find, isLost, joined, next, place, refreshed, shouldMake, waitsFor } from "./pure/batches.js";
 import { bytes, duration } from "./pure/time.js";
 import * as server from "./server.js";
 import { t } from "./words.js";
@@ -180,9 +180,8 @@ export class Panel {
   }
 
   async loadMore() {
-    const last = this.batches[this.batches.length - 1]?.id ?? "";
     try {
-      const { batches, more } = await server.batches(this.limit(), last);
+      const { batches, more } = await behind(this.batches, (id) => server.batches(this.limit(), id));
       this.batches = joined(this.batches, batches);
       this.more = more;
     } catch (error) {

@@ -39,6 +39,15 @@ export function joined(known, page) {
   return [...known, ...page.filter((batch) => !ids.has(batch.id))];
 }
 
+/** The page behind the `known` batches: `ask(id)` brings what is behind one, nothing where that one is gone. */
+export async function behind(known, ask) {
+  for (const { id } of [...known].reverse()) {
+    const page = await ask(id);
+    if (page.batches.length) return page;
+  }
+  return { batches: [], more: false };
+}
+
 /** A fresh first page in front of what is known of older batches. */
 export function renewed(known, fresh) {
   if (!fresh.length) return [];
