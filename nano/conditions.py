@@ -20,13 +20,13 @@ from acestep_graph.acestep_core.tokenizer import Tokenizer
 from .songs import Cached
 
 SHARES = {
-    "text2music": 0.2,
-    "cover": 0.27,
+    "text2music": 0.36,
+    "cover": 0.22,
     "cover-nofsq": 0.02,
-    "repaint": 0.13,
-    "extract": 0.18,
-    "lego": 0.12,
-    "complete": 0.08,
+    "repaint": 0.11,
+    "extract": 0.15,
+    "lego": 0.07,
+    "complete": 0.07,
 }
 """How often each task comes. ``cover`` is also text2music with codes: both hear latents that went through codes."""
 OF_STEMS = ("extract", "lego", "complete")

@@ -41,13 +41,14 @@ from acestep_graph.acestep_core.training.items import TrainItem
 from acestep_graph.acestep_core.training.settings import TrainSettings
 from acestep_graph.acestep_core.training.trainer import train
 
-from . import measures
+from . import arrangement, measures
 from .compose import Piece, compose
 from .hearing import Listener, taught
 
 SECONDS = 12.0
-FIRST, LESSONS = 100, range(5000, 5120)
-"""First seed of the songs that are asked for; seeds that the listener is taught with."""
+FIRST, LESSONS, TWINS = 100, range(5000, 5120), 100_000
+"""First seed of the songs that are asked for; seeds that the listener is taught with; where other songs of the same
+genre and mood are sought."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,15 @@ class Player:
     def other(self, seed: int) -> Piece:
         """Another song than that of ``seed``, for comparison."""
         return self.piece(FIRST + (seed - FIRST + self.count // 2) % self.count)
+
+    def twin(self, seed: int) -> Piece:
+        """A further song in the genre and mood of that of ``seed``: what its caption alone lets one expect."""
+        wanted, number = (self.piece(seed).genre, self.piece(seed).mood), TWINS + 1000 * seed
+        while ((found := arrangement.arranged(number, self.seconds)).genre.name, found.mood.name) != wanted:
+            number += 1
+        if number not in self.kept:
+            self.kept[number] = compose(number, self.seconds)
+        return self.kept[number]
 
     def source(self, wave: np.ndarray) -> Source:
         return encode_source(self.vae, torch.from_numpy(np.ascontiguousarray(wave)))
@@ -201,13 +211,14 @@ def followed(player: Player, kinds: Sequence[str] = ("turbo", "base")) -> list[R
             turned = share(judge, [own[(at + len(own) // 2) % len(own)] for at in range(len(own))], asked)
             rows.append(Row(task, measure, *values, turned, len(full)))
         others = [player.other(seed).mix for seed in player.seeds]
+        twins = [player.twin(seed).mix for seed in player.seeds]
         rows.append(
             Row(
                 task,
                 "sounds more like the song of its caption than like another",
                 share(nearer, full, own, others),
                 share(nearer, no_words, own, others),
-                1.0,
+                share(nearer, twins, own, others),
                 0.5,
                 len(full),
             )
