@@ -128,6 +128,10 @@ def _prepare_demo(options: argparse.Namespace) -> None:
     own = catalog.has_weights(host)
     planners = [name for name in catalog.list_choices(host, "lm") if not (own and bundled.is_nano(name))]
     options.workflow = str(WORKFLOWS / ("simple.json" if planners else "custom.json"))
+    models = [name for name in catalog.list_choices(host, "dit") if own and not bundled.is_nano(name)]
+    named = catalog.BY_ID["acestep-v15-turbo"]
+    if models and all(catalog.equivalents(name, "dit") is not named for name in models):
+        options.set = [f"Load models.diffusion_model={models[0]}"]
     if not own:
         print(
             f"No ACE-Step weights were found in {options.models}, so {bundled.NANO} plays: a small model that comes "

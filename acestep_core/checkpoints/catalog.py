@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..host import Host
+from ..memory.tiers import lm_size_of
 from . import bundled
 from .contents import components_in
 from .header import GGUF, INDEX, SAFETENSORS, CheckpointError, weight_parts
@@ -116,9 +117,10 @@ class Resolved:
         kind_of_folder: one of :data:`FOLDER_KINDS`' kinds.
         name: the name within that folder.
         path: the file; of a sharded model, its index.
-        substituted_for: the name asked for, where this is the same model in another layout, or the nano model in place
-            of one that is not here; else None.
+        substituted_for: the name asked for, where this is the same model in another layout, or another in place of one
+            that is not here; else None.
         note: what the user should know of a substitution.
+        stands_in: whether this is another model than the one asked for: nano, or a planner of another size.
     """
 
     kind_of_folder: str
@@ -126,11 +128,7 @@ class Resolved:
     path: Path
     substituted_for: str | None = None
     note: str = ""
-
-    @property
-    def stands_in(self) -> bool:
-        """Whether this is the nano model in place of one that is not on this machine."""
-        return self.substituted_for is not None and bundled.is_nano(self.name)
+    stands_in: bool = False
 
 
 class ModelNotFound(LookupError):
@@ -306,8 +304,8 @@ def list_choices(host: Host, component: str) -> list[str]:
 
 
 def resolve(host: Host, component: str, name: str) -> Resolved:
-    """The file for a chosen name: itself, else the same published model in another layout, else the nano model where
-    no weights of any kind are on this machine.
+    """The file for a chosen name: itself, else the same published model in another layout, else a planner of another
+    size for a planner, else the nano model where no weights of any kind are on this machine.
 
     Raises:
         ModelNotFound: there is neither, or the file of that name is damaged or something else.
@@ -337,12 +335,31 @@ def resolve(host: Host, component: str, name: str) -> Resolved:
         if _model_of(offer, component) is wanted:
             note = f"{offer.name} stands in for {name}: the same model."
             return Resolved(offer.kind_of_folder, offer.name, offer.path, name, note)
+    other = _nearest_planner(host, wanted) if wanted and component == "lm" else None
+    if other:
+        note = (
+            f"{name} is not on this machine, so {other.name} plans instead; from the same seed it writes another song. "
+            f"For the one that was named run `acestep-graph download {wanted.id}`."
+        )
+        return Resolved(other.kind_of_folder, other.name, other.path, name, note, stands_in=True)
     nano = bundled.stand_in(component, wanted.kind if wanted else None)
     if nano and not has_weights(host):
         get = _to_get(component, wanted)
         note = bundled.note(nano, name, host.models.absolute(), f"acestep-graph download {get.id}")
-        return Resolved(bundled.NANO, nano, bundled.path_of(component, nano), name, note)
+        return Resolved(bundled.NANO, nano, bundled.path_of(component, nano), name, note, stands_in=True)
     raise ModelNotFound(_not_found(host, component, name, wanted))
+
+
+def _nearest_planner(host: Host, wanted: PublishedModel) -> Resolved | None:
+    """The largest planner on this machine that needs no more memory than the one that is not, else the smallest."""
+
+    def away(offer: Resolved) -> tuple[bool, float]:
+        model = _model_of(offer, "lm")
+        size = model.size if model else lm_size_of(offer.name)
+        more = float(size.rstrip("B")) - float(wanted.size.rstrip("B"))
+        return more > 0, abs(more)
+
+    return min(_offers(host, "lm"), key=away, default=None)
 
 
 def has_weights(host: Host) -> bool:

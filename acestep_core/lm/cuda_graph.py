@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..host import Host
+from ..memory.recovery import is_out_of_memory
 
 
 class Turn(Protocol):
@@ -25,7 +26,7 @@ class Turn(Protocol):
 class Graphed:
     """``loop.turn``, captured once for every ``bucket`` steps ahead, and replayed for all steps up to there.
 
-    Where a capture fails, the rest is decoded step by step and the host is told.
+    Where a capture fails for anything but memory, the rest is decoded step by step and the host is told.
     """
 
     def __init__(self, loop: Turn, bucket: int, host: Host):
@@ -39,6 +40,8 @@ class Graphed:
             try:
                 self.graphs[reach] = self._captured(reach)
             except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
                 self.broken = True
                 self.host.say(f"CUDA graphs do not work here ({error}); the planner decodes step by step.")
         if self.broken:

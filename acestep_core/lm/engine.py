@@ -7,7 +7,7 @@ a row. A guided step runs conditional and unconditional rows as one batch.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..checkpoints.handles import LanguageModel
 from ..host import Host
-from ..memory.recovery import with_room
+from ..memory.recovery import empty_cache, is_out_of_memory, with_room
 from ..models.qwen3 import Group, KeyValues, Qwen3
 from ..tasks.codes import CODE_RATE
 from .backends import TORCH, graphs_work
@@ -154,28 +154,44 @@ def write_codes(
         prompts: ids of the conditional prompt, and of the unconditional one where codes are guided.
     """
     size = len(seeds) if settings.chunk == 0 else settings.chunk
-    size = size if settings.parallel else 1
-    chunks = [seeds[i : i + size] for i in range(0, len(seeds), size)]
-    widest = len(prompts) * max(map(len, chunks))
-    device = host.prepare(lm.module, "lm", _memory(lm, widest, max(map(len, prompts)) + count))
+    size = min(size, len(seeds)) if settings.parallel else 1
+    device = host.prepare(lm.module, "lm", _memory(lm, len(prompts) * size, max(map(len, prompts)) + count))
     graphs = lm.backend != TORCH and graphs_work(host)
-    bar, started = host.progress(count * len(chunks), "writing codes", "code"), time.perf_counter()
-    found: list[tuple[int, ...]] = []
+    bar, started = host.progress(count * len(seeds), "writing codes", "code"), time.perf_counter()
     read = [read_prompt(lm.module, ids, device) for ids in prompts]
-    for number, chunk in enumerate(chunks):
-        loop = CodeLoop(lm, read, count, settings, chunk)
-        turn = Graphed(loop, GRAPH_STEP, host) if graphs else loop.turn
-        pace = _Pace(device)
-        for step in range(count):
-            turn(step + 1)
-            if device.type == "cpu" or step + 1 == count:
-                require_numbers(loop.hidden)
-            pace.keep()
-            done = number * count + step + 1
-            rate = len(chunk) * done / max(time.perf_counter() - started, 1e-6)
-            bar.update(done, f"{(step + 1) / CODE_RATE:.1f} s of music, {rate:.1f} codes/s")
-        found += [tuple(item) for item in loop.codes.T.tolist()]
+    found: list[tuple[int, ...]] = []
+
+    def tell(step: int, songs: int) -> None:
+        done = count * len(found) + step * songs
+        rate = done / max(time.perf_counter() - started, 1e-6)
+        bar.update(done, f"{step / CODE_RATE:.1f} s of music, {rate:.1f} codes/s")
+
+    while len(found) < len(seeds):
+        chunk, made = seeds[len(found) : len(found) + size], None
+        try:
+            made = _songs(CodeLoop(lm, read, count, settings, chunk), graphs, host, tell)
+        except Exception as error:
+            if len(chunk) == 1 or not is_out_of_memory(error):
+                raise
+        if made is None:
+            size = len(chunk) // 2
+            host.say(f"Codes of {len(chunk)} songs at once do not fit into memory: {size} at a time are written.")
+            empty_cache()
+        else:
+            found += made
     return tuple(found)
+
+
+def _songs(loop: CodeLoop, graphs: bool, host: Host, tell: Callable[[int, int], None]) -> list[tuple[int, ...]]:
+    """All codes of the songs of a loop; ``tell`` hears how many each has, and of how many songs."""
+    turn, pace = Graphed(loop, GRAPH_STEP, host) if graphs else loop.turn, _Pace(loop.hidden.device)
+    for step in range(1, loop.count + 1):
+        turn(step)
+        if loop.hidden.device.type == "cpu" or step == loop.count:
+            require_numbers(loop.hidden)
+        pace.keep()
+        tell(step, loop.codes.shape[1])
+    return [tuple(item) for item in loop.codes.T.tolist()]
 
 
 class CodeLoop:

@@ -152,8 +152,24 @@ def test_the_all_in_one_checkpoint_offers_everything(host, rows):
     found = catalog.resolve(host, "lm", "qwen_1.7b_ace15.safetensors")
     assert (found.kind_of_folder, found.name) == ("checkpoints", catalog.AIO_FILE)
     assert found.substituted_for == "qwen_1.7b_ace15.safetensors"
+
+
+def test_a_planner_of_another_size_plans_where_the_one_that_was_named_is_not_here(host):
+    asked = "qwen_1.7b_ace15.safetensors"
+    with pytest.raises(catalog.ModelNotFound, match="acestep-graph download acestep-5Hz-lm-1.7B"):
+        catalog.resolve(host, "lm", asked)
+    for present, taken in (("4B", "4B"), ("0.6B", "0.6B")):  # the smaller one, once both are there
+        folder = f"acestep-5Hz-lm-{present}"
+        path = weights(host.models / "acestep" / folder / "model.safetensors", qwen(rows=217_204, width=64))
+        found = catalog.resolve(host, "lm", asked)
+        assert (found.name, found.substituted_for) == (f"acestep-5Hz-lm-{taken}/{path.name}", asked)
+        assert found.stands_in and "acestep-graph download acestep-5Hz-lm-1.7B" in found.note
+    weights(host.models / "text_encoders" / asked, qwen(rows=217_204, width=64))
+    assert not catalog.resolve(host, "lm", asked).stands_in
+    other = catalog.resolve(host, "lm", "acestep-5Hz-lm-1.7B/model.safetensors")
+    assert other.name == asked and not other.stands_in
     with pytest.raises(catalog.ModelNotFound):
-        catalog.resolve(host, "lm", "qwen_4b_ace15.safetensors")
+        catalog.resolve(host, "lm", "mine.safetensors")
 
 
 def test_small_test_models_are_told_apart_by_tokenizer_then_by_name(tmp_path):

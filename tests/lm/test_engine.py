@@ -1,7 +1,10 @@
 """The decoding engine beside transformers, and alone: batches, caches, replays, cancelling."""
 
 import copy
+import itertools
+import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +14,8 @@ from acestep_graph.acestep_core.lm import engine, grammar, prompts
 from acestep_graph.acestep_core.lm.cuda_graph import Graphed
 from acestep_graph.acestep_core.lm.settings import NO_INPUT, PlannerSettings
 from acestep_graph.acestep_core.lm.vocabulary import vocabulary_of
+from acestep_graph.acestep_core.memory.recovery import OutOfMemory
+from acestep_graph.acestep_core.models.qwen3 import KeyValues
 from tests.lm.planner import FOLDER, HOST, planner, words
 
 CAPTION, LYRICS, PLAN = (
@@ -160,6 +165,50 @@ def test_prompts_read_in_parts_and_growing_caches_change_nothing(monkeypatch):
     assert run() == whole
 
 
+def narrow(monkeypatch, songs):
+    """A machine whose memory holds the caches of so many songs. How many were still held whenever more were wanted."""
+    copied, caches, held = KeyValues.copied, weakref.WeakSet(), []
+
+    def limited(cache, rows, capacity):
+        held.append(sum(other.keys.shape[1] for other in caches))
+        if rows + held[-1] > songs:
+            raise torch.OutOfMemoryError("out of memory")
+        caches.add(made := copied(cache, rows, capacity))
+        return made
+
+    monkeypatch.setattr(KeyValues, "copied", limited)
+    return held
+
+
+@pytest.mark.parametrize("room", [2, 1])
+def test_songs_that_do_not_fit_side_by_side_are_written_in_parts(monkeypatch, room):
+    seen = []
+    host = Host(device="cpu", on_progress=lambda *step: seen.append(step))
+    whole = engine.write_codes(planner(), asked(False), 20, UNGUIDED, [1, 2, 3, 4, 5], HOST)
+    held = narrow(monkeypatch, room)
+    assert engine.write_codes(planner(), asked(False), 20, UNGUIDED, [1, 2, 3, 4, 5], host) == whole
+    assert [note.split(": ")[1] for note in host.notes] == [f"{n} at a time are written." for n in (2, 1)[: 3 - room]]
+    assert set(held) == {0}
+    assert seen[-1][:2] == (100, 100) and all(a[0] <= b[0] for a, b in itertools.pairwise(seen))
+
+
+def test_a_song_that_does_not_fit_alone_makes_room_and_then_says_what_helps(monkeypatch):
+    narrow(monkeypatch, 0)
+    with pytest.raises(OutOfMemory, match="the planner's codes, even one piece at a time"):
+        engine.write_codes(planner(), asked(False), 20, UNGUIDED, [1, 2], HOST)
+
+
+def test_a_capture_that_memory_ends_is_no_reason_to_decode_step_by_step():
+    class Full(Graphed):
+        def _captured(self, reach):
+            raise torch.OutOfMemoryError("out of memory")
+
+    turn = Full(SimpleNamespace(count=20), 16, HOST)
+    with pytest.raises(torch.OutOfMemoryError):
+        turn(1)
+    assert not turn.broken
+
+
 def test_cancelling_stops_within_a_token():
     for stop_after in (1, 5):
         seen = []
@@ -171,7 +220,7 @@ def test_cancelling_stops_within_a_token():
         with pytest.raises(Cancelled):
             engine.write_codes(planner(), asked(), 500, SAMPLED, [1, 2], host)
         assert len(seen) <= stop_after + 1
-    assert seen[-1][1] == 500 and "s of music" in seen[-1][2] and "codes/s" in seen[-1][2]
+    assert seen[-1][1] == 1000 and "s of music" in seen[-1][2] and "codes/s" in seen[-1][2]
 
 
 def test_cancelling_text_stops_within_a_token():
