@@ -9,10 +9,11 @@ import torch
 
 from acestep_graph import headless
 from acestep_graph.acestep_core import audio
-from acestep_graph.acestep_core.checkpoints import bundled
+from acestep_graph.acestep_core.checkpoints import bundled, catalog
 from acestep_graph.acestep_core.host import Host
 from acestep_graph.acestep_core.lora.adapter import low_rank
 from acestep_graph.acestep_core.lora.writing import write_file
+from acestep_graph.headless import cli
 from acestep_graph.headless.declared import node_table, saved_widgets
 from acestep_graph.headless.execute import Cache
 from nano.sizes import NANO
@@ -162,6 +163,38 @@ def test_without_a_planner_only_its_workflows_stop_and_say_what_to_download(tiny
                 headless.run(file, host)
     headless.run(ROOT / "workflows" / "custom.json", host, settings=[*SHORT["custom"], "Sampler.steps=1"])
     assert list((tmp_path / "out").rglob("*.mp3"))
+
+
+def renamed(tiny_models, folder, old, new):
+    """The tiny models in ``folder``, with one file under another name."""
+    shutil.copytree(tiny_models, folder)
+    (file,) = folder.rglob(old)
+    file.rename(file.with_name(new))
+    return folder
+
+
+@pytest.mark.parametrize("name", NEEDS_PLANNER)
+def test_any_planner_plans(tiny_models, tmp_path, capsys, name):
+    models = renamed(tiny_models, tmp_path / "models", "qwen_1.7b*", "acestep-5Hz-lm-0.6B.safetensors")
+    assert cli.main(["check", name, "--models", str(models)]) == 0, capsys.readouterr()
+    host = Host(models=models, device="cpu")
+    found = catalog.resolve(host, "lm", "qwen_1.7b_ace15.safetensors")
+    assert "acestep-5Hz-lm-0.6B.safetensors plans instead" in found.note
+
+
+def test_the_demo_plays_the_model_that_there_is(tiny_models, tmp_path, monkeypatch):
+    played = []
+    monkeypatch.setattr(cli, "_run", lambda options: played.append((options.workflow, options.set)) or 0)
+    models = renamed(tiny_models, tmp_path / "models", "acestep_v1.5_turbo*", "acestep_v1.5_sft.safetensors")
+    for file in models.rglob("*v1.5_*"):
+        file.unlink() if "sft" not in file.name else None
+    for folder in (tiny_models, models):
+        assert cli.main(["demo", "--models", str(folder)]) == 0
+    (plain, nothing), (workflow, changes) = played
+    assert plain == workflow and plain.endswith("simple.json") and nothing == []
+    check = ["check", workflow, "--models", str(models)]
+    assert cli.main(check) != 0
+    assert cli.main([*check, *(part for change in changes for part in ("--set", change))]) == 0
 
 
 def test_a_new_sampler_seed_does_not_ask_the_planner_again(model_folder, tmp_path):

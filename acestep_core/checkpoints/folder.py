@@ -72,14 +72,15 @@ def diffusers_config(root: Path) -> dict[str, Any]:
 
 
 def kind_of(config: Mapping[str, Any], path: Path) -> tuple[str, str]:
-    """turbo, sft or base, from the configuration and the names of file and folder; a note if it was guessed.
+    """turbo, sft or base, from the configuration, the name of the file and then that of its folder; a note if it was
+    guessed.
 
     ``model_version`` counts only where it says sft or base: every published configuration may say turbo.
     """
     path = path.absolute()
-    name = path.name if path.is_dir() else f"{path.parent.name}/{path.name}"
-    words = set(re.split(r"[^a-z0-9]+", name.lower()))
-    named = next((kind for kind in KINDS if kind in words), None)
+    names = (path.name,) if path.is_dir() else (path.name, path.parent.name)
+    words = [set(re.split(r"[^a-z0-9]+", name.lower())) for name in names]
+    named = next((kind for some in words for kind in KINDS if kind in some), None)
     told = next((kind for kind in KINDS[1:] if config.get("model_version") == kind), None)
     turbo = config.get("is_turbo")
     if turbo:

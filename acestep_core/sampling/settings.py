@@ -30,10 +30,10 @@ HEARS = ("words", "structure", "sound")
 
 AUTO = {
     "turbo": {"steps": 8, "shift": 3.0, "guidance_scale": 1.0},
-    "sft": {"steps": 32, "shift": 1.0, "guidance_scale": 7.0},
-    "base": {"steps": 32, "shift": 1.0, "guidance_scale": 7.0},
+    "sft": {"steps": 50, "shift": 3.0, "guidance_scale": 7.0},
+    "base": {"steps": 32, "shift": 3.0, "guidance_scale": 7.0},
 }
-"""What 0 (auto) becomes for each kind of model."""
+"""What 0 (auto) becomes for each kind of model: what the original's page sets when such a model is chosen."""
 
 
 @dataclass(frozen=True)

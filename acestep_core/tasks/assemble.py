@@ -50,8 +50,14 @@ class Maker:
     def sequence(self, prompt: Prompt) -> Tensor:
         """Packed sequence [1, L, E] of a prompt: lyrics, timbre, text. On the CPU.
 
-        Lyrics and timbre are encoded once, however many texts go with them.
+        A prompt is encoded once, however many items it has, and so are lyrics and timbre of several texts.
         """
+        asked = (prompt.text_ids, prompt.lyric_ids)
+        if asked not in self.encoded:
+            self.encoded[asked] = self._packed(prompt)
+        return self.encoded[asked]
+
+    def _packed(self, prompt: Prompt) -> Tensor:
         hidden, lyrics = embed(self.text, prompt, self.host)
         device = self.host.prepare(self.model.module, "dit", 300_000_000)
         encoder, dtype = self.model.module.encoder, self.model.dtype

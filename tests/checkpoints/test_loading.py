@@ -223,6 +223,8 @@ def test_weight_norm_is_folded(tmp_path):
         ({}, "ace_step_1.5_turbo_aio.safetensors", "turbo"),
         ({}, "acestep-v15-turbo-shift3/model.safetensors", "turbo"),
         ({}, "acestep-v15-base-sft-fix-inst/model.safetensors", "sft"),
+        ({}, "ACE-Step 1.5 turbo/acestep_v1.5_sft.safetensors", "sft"),
+        ({"is_turbo": False}, "sft and turbo/acestep_v1.5_base.safetensors", "base"),
         ({}, "baseline/database.safetensors", None),
         ({"model_version": "turbo"}, "x", None),
     ],

@@ -53,6 +53,12 @@ def test_turbo_says_what_it_changes():
     assert resolve(SamplerSettings(), "turbo")[1] == ()
 
 
+@pytest.mark.parametrize(("kind", "expected"), [("turbo", (8, 3, 1)), ("sft", (50, 3, 7)), ("base", (32, 3, 7))])
+def test_auto_is_what_the_page_of_the_original_sets(kind, expected):
+    chosen, notes = resolve(SamplerSettings(), kind)
+    assert (chosen.steps, chosen.shift, chosen.guidance_scale) == expected and not notes
+
+
 def test_auto_follows_the_model():
     assert resolve(SamplerSettings(), "base")[0].guidance_scale == 7.0
     assert resolve(SamplerSettings(shift=2.0), "sft")[0].shift == 2.0

@@ -197,6 +197,25 @@ def test_variations_without_codes_are_said():
     assert not any("no codes" in note for note in batch.notes)
 
 
+def test_a_prompt_is_read_once_however_many_items_it_has():
+    prepared = []
+
+    class Counting(Host):
+        def prepare(self, module, component, memory=0):
+            prepared.append(component)
+            return super().prepare(module, component, memory)
+
+    model, number = models.diffusion(), models.diffusion().module.tokenizer.quantizer.codebook_size
+    codes = Codes(tuple(tuple((7 * item + code) % number for code in range(20)) for item in range(4)))
+    batch = text2music.prepare(
+        model, models.text_encoder(), make_song("jazz"), batch=4, codes=codes, host=Counting(device="cpu")
+    )
+    assert prepared.count("text") == 1
+    first, *others = (item.conditions for item in batch.items)
+    assert all(torch.equal(other.sequence, first.sequence) for other in others)
+    assert not any(torch.equal(other.context, first.context) for other in others)
+
+
 def test_a_planner_that_wrote_no_codes_leaves_text_to_music():
     song = make_song("jazz", duration=10)
     plain = text2music.prepare(models.diffusion(), models.text_encoder(), song)
