@@ -14,6 +14,7 @@ from .song import INSTRUMENTAL, KEEP, KEEP_BPM, SUNG
 from .widgets import (
     AUDIO,
     DATASET,
+    LINKED,
     LM,
     MODEL,
     PLANNER_SETTINGS,
@@ -84,10 +85,10 @@ class ScanSongs:
         return True if folder is None else problem_of(_songs, folder)
 
     @classmethod
-    def IS_CHANGED(cls, folder: str, **_: Any) -> str:
+    def IS_CHANGED(cls, folder: str | None = None, **_: Any) -> str | float:
         from ..acestep_core.training.scan import fingerprint
 
-        return fingerprint(_songs(folder))
+        return LINKED if folder is None else fingerprint(_songs(folder))
 
     def scan(self, folder: str, tag: str, tag_position: str, all_instrumental: bool, name: str) -> tuple:
         from ..acestep_core.training.scan import scan
@@ -117,10 +118,10 @@ class LoadDataset:
         return True if file is None else problem_of(_found, file)
 
     @classmethod
-    def IS_CHANGED(cls, file: str) -> str:
+    def IS_CHANGED(cls, file: str | None = None) -> str | float:
         from ..acestep_core.training.dataset_file import fingerprint
 
-        return fingerprint(_found(file))
+        return LINKED if file is None else fingerprint(_found(file))
 
     def load(self, file: str) -> tuple:
         from ..acestep_core.training.dataset_file import load
@@ -371,7 +372,7 @@ class SaveDataset:
         return problem_of(_places().checked_name, name) if name and name.strip() else True
 
     @classmethod
-    def IS_CHANGED(cls, name: str, **_: Any) -> str:
+    def IS_CHANGED(cls, name: str | None = None, **_: Any) -> str:
         return _saved.state(name)
 
     def save(self, dataset: Any, name: str) -> dict[str, Any]:

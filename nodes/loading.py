@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def check_file(component: str, name: str | None, download: bool | None = False) 
 def find_file(component: str, name: str, download: bool = False) -> tuple[Path, str]:
     """The file for a widget value, and a note where another layout of the same model, or the nano model, stands in."""
     here, model = host.current(), catalog.equivalents(name, component)
+    gc.collect()  # a model that nobody uses any more, but that holds itself, would lie beside the new one
     missing: Exception | None = None
     try:
         found = catalog.resolve(here, component, name)
@@ -83,8 +85,11 @@ def find_file(component: str, name: str, download: bool = False) -> tuple[Path, 
     return found.path, found.note
 
 
-def fingerprint(component: str, name: str) -> str:
-    """Changes when a file behind ``name`` changes or is replaced: the weights, a part of them, the configuration."""
+def fingerprint(component: str, name: str | None) -> str:
+    """Changes when a file behind ``name`` changes or is replaced: the weights, a part of them, the configuration.
+    None, which is what a linked widget is then, does not change."""
+    if name is None:
+        return ""
     try:
         path = catalog.resolve(host.current(), component, name).path
         return f"{path}|{catalog.state_of(path)}"
@@ -163,7 +168,9 @@ class LoadModels:
         return next((answer for answer in answers if answer is not True), True)
 
     @classmethod
-    def IS_CHANGED(cls, diffusion_model: str, text_encoder: str, vae: str, **_: Any) -> str:
+    def IS_CHANGED(
+        cls, diffusion_model: str | None = None, text_encoder: str | None = None, vae: str | None = None, **_: Any
+    ) -> str:
         names = (("dit", diffusion_model), ("text", text_encoder), ("vae", vae))
         return "|".join(fingerprint(component, name) for component, name in names)
 
@@ -207,7 +214,7 @@ class _LoadOne:
 
     @classmethod
     def IS_CHANGED(cls, **widgets: Any) -> str:
-        return fingerprint(cls.COMPONENT, widgets[cls.WIDGET])
+        return fingerprint(cls.COMPONENT, widgets.get(cls.WIDGET))
 
 
 class LoadDiffusionModel(_LoadOne):
@@ -299,7 +306,7 @@ class LoadLanguageModel(_LoadOne):
         return check_file("lm", language_model, download_missing)
 
     @classmethod
-    def IS_CHANGED(cls, language_model: str, **_: Any) -> str:
+    def IS_CHANGED(cls, language_model: str | None = None, **_: Any) -> str:
         if language_model == AUTO_PLANNER:
             language_model = fitting_planner()
         return fingerprint("lm", language_model)

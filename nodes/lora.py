@@ -29,8 +29,10 @@ def strength_widget() -> tuple[str, dict[str, Any]]:
     return number(1.0, -4.0, 4.0, 0.05, STRENGTH_TIP)
 
 
-def fingerprint(name: str) -> str:
-    """Changes when the file behind ``name`` changes."""
+def fingerprint(name: str | None) -> str:
+    """Changes when the file behind ``name`` changes. None, which is what a linked widget is then, does not change."""
+    if name is None:
+        return ""
     try:
         path = folders.find_adapter(host.current(), name)
     except (LookupError, OSError, ValueError):
@@ -80,7 +82,7 @@ class LoadLoRA:
         return problem_of(folders.find_adapter, host.current(), lora)
 
     @classmethod
-    def IS_CHANGED(cls, lora: str, **_: Any) -> str:
+    def IS_CHANGED(cls, lora: str | None = None, **_: Any) -> str:
         return fingerprint(lora)
 
     def load(self, model: Any, lora: str, strength: float, enabled: bool, alpha: float) -> tuple:
@@ -151,7 +153,7 @@ class LoRAInfo:
         return True if lora is None else problem_of(folders.find_adapter, host.current(), lora)
 
     @classmethod
-    def IS_CHANGED(cls, lora: str) -> str:
+    def IS_CHANGED(cls, lora: str | None = None, **_: Any) -> str:
         return fingerprint(lora)
 
     def show(self, model: Any, lora: str) -> dict[str, Any]:

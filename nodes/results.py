@@ -13,6 +13,7 @@ from .widgets import (
     CODES,
     GUIDANCE_SETTINGS,
     LATENT,
+    LINKED,
     LM,
     MODEL,
     RESULT,
@@ -245,8 +246,8 @@ class LoadResult:
         return f"There is no result {file!r}. Save one with Save Result, or put its files into {host.current().input}."
 
     @classmethod
-    def IS_CHANGED(cls, file: str) -> str:
-        return saved_files.fingerprint(host.current(), file)
+    def IS_CHANGED(cls, file: str | None = None) -> str | float:
+        return LINKED if file is None else saved_files.fingerprint(host.current(), file)
 
     def load(self, file: str) -> tuple:
         from ..acestep_core import library

@@ -7,7 +7,7 @@ from typing import Any
 from ..acestep_core import host
 from ..acestep_core.sampling.settings import SEED_MAX
 from .sound import check_file
-from .widgets import AUDIO, CODES, LATENT, MODEL, ROOT, SOURCE, VAE, choice, socket, text, whole
+from .widgets import AUDIO, CODES, LATENT, LINKED, MODEL, ROOT, SOURCE, VAE, choice, socket, text, whole
 
 CATEGORY = f"{ROOT}/Source"
 CODES_SUFFIX = ".codes.txt"
@@ -197,7 +197,9 @@ class _LoadFile:
         return f"There is no file {file!r} in {host.current().output}. {cls.TIP}"
 
     @classmethod
-    def IS_CHANGED(cls, file: str) -> str:
+    def IS_CHANGED(cls, file: str | None = None) -> str | float:
+        if file is None:
+            return LINKED
         path = cls._path(file)
         return str(path.stat().st_mtime_ns) if path else ""
 

@@ -32,7 +32,8 @@ class System:
 
     @classmethod
     def IS_CHANGED(cls, tier: str) -> str:
-        return f"{host.current().memory_gb():.1f}"
+        here = host.current()
+        return f"{here.memory_gb():.1f} {here.free_gb():.1f}"
 
     def show(self, tier: str) -> dict[str, Any]:
         here = host.current()

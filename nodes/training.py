@@ -12,6 +12,7 @@ from .kept import Kept
 from .lora import strength_widget
 from .widgets import (
     DATASET,
+    LINKED,
     MODEL,
     RUN,
     SONG,
@@ -36,7 +37,7 @@ FROM_RUN = "From Train LoRA or Load Run."
 NO_RUN = "no run yet"
 WHICH_TIP = "final: what training ended with. best: the kept checkpoint of lowest loss. latest: the newest checkpoint."
 STEP_TIP = "Take the checkpoint of this step instead; Train LoRA and Load Run list them. 0: as above."
-_tensors, _runs = Kept(), Kept()
+_tensors, _runs, _exports = Kept(), Kept(), Kept(only_gone=True)
 
 
 def _name_problem(name: str | None) -> bool | str:
@@ -84,7 +85,7 @@ class Preprocess:
         return _name_problem(name) if name and name.strip() else True
 
     @classmethod
-    def IS_CHANGED(cls, name: str, **_: Any) -> str:
+    def IS_CHANGED(cls, name: str | None = None, **_: Any) -> str:
         return _tensors.state(name)
 
     def make(
@@ -133,7 +134,9 @@ class LoadTensors:
         return True if folder is None else problem_of(places.find, host.current(), folder, places.TENSORS)
 
     @classmethod
-    def IS_CHANGED(cls, folder: str) -> str:
+    def IS_CHANGED(cls, folder: str | None = None) -> str | float:
+        if folder is None:
+            return LINKED
         from ..acestep_core.training.tensors import fingerprint_of
 
         path = places.find(host.current(), folder, places.TENSORS)
@@ -262,7 +265,7 @@ class TrainLoRA:
         return _name_problem(name)
 
     @classmethod
-    def IS_CHANGED(cls, name: str, **_: Any) -> str:
+    def IS_CHANGED(cls, name: str | None = None, **_: Any) -> str:
         return _runs.state(name)
 
     def train(
@@ -330,7 +333,9 @@ class LoadRun:
         return f"There is no run {run!r} in output/acestep/runs. There is {', '.join(known[:5]) or 'none yet'}."
 
     @classmethod
-    def IS_CHANGED(cls, run: str, **_: Any) -> str:
+    def IS_CHANGED(cls, run: str | None = None, **_: Any) -> str | float:
+        if run is None:
+            return LINKED
         from ..acestep_core.training.runs import stamp
 
         return stamp(places.place_of(host.current(), places.RUNS, run))
@@ -397,10 +402,15 @@ class ExportLoRA:
     def VALIDATE_INPUTS(cls, name: str | None = None) -> bool | str:
         return _name_problem(name) if name and name.strip() else True
 
+    @classmethod
+    def IS_CHANGED(cls, name: str | None = None, **_: Any) -> str:
+        return _exports.state(name)
+
     def export(self, run: Any, name: str, overwrite: bool, **how: Any) -> dict[str, Any]:
         from ..acestep_core.training.runs import export
 
         done = export(run, host.current(), name, overwrite=overwrite, **how)
+        _exports.made(name, done.path)
         return {"ui": {"text": [done.text()]}, "result": (str(done.path), done.name)}
 
 

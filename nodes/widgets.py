@@ -14,6 +14,8 @@ DATASET, TENSORS, TRAIN_SETTINGS, RUN = "ACESTEP_DATASET", "ACESTEP_TENSORS", "A
 AUDIO, LATENT = "AUDIO", "LATENT"
 
 ROOT = "ACE-Step"
+LINKED = float("nan")
+"""What IS_CHANGED answers where the name of a file comes through a link and is not known yet: it is looked at anew."""
 
 
 def socket(kind: str, tooltip: str) -> tuple[str, dict[str, Any]]:

@@ -73,7 +73,7 @@ def components_in(path: Path, name_hint: str | None = None) -> frozenset[str]:
         try:
             _known[key] = identify(shapes_in(path), path, name_hint)
         except CheckpointError as error:
-            _known[key] = error
+            _known[key] = CheckpointError(str(error))  # the caught one holds every frame that led here
     found = _known[key]
     if isinstance(found, CheckpointError):
         raise CheckpointError(str(found))

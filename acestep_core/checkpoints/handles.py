@@ -36,6 +36,7 @@ class LoadReport:
         file_dtype, dtype: precision in the file and in memory; packed forms, most used first, where there are any.
         loaded: parameters filled. missing: names of optional parts the files lack. unexpected: names not used.
         notes: sentences the user should read.
+        state: sizes, times and numbers of the files when they were read; "" where there were none.
     """
 
     component: str
@@ -48,6 +49,7 @@ class LoadReport:
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    state: str = ""
 
     def text(self) -> str:
         title = COMPONENTS[self.component]
@@ -84,6 +86,13 @@ class DiffusionModel:
     @property
     def dtype(self) -> torch.dtype:
         return self.module.null_condition_emb.dtype
+
+    @property
+    def origin(self) -> object:
+        """Tells the checkpoint from others, also after it was loaded again: its files as they were, and the precision.
+        Weights of no file are only themselves."""
+        told = self.report
+        return (told.files, told.state, told.dtype) if told.state else self.module.encoder
 
     @property
     def is_turbo(self) -> bool:

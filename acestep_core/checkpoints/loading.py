@@ -34,6 +34,7 @@ from ..models.config import ModelConfig
 from ..models.oobleck import OobleckConfig, OobleckVAE
 from ..models.qwen3 import LM_SIZES, Qwen3, Qwen3Config
 from . import folder
+from .catalog import state_of
 from .contents import identify
 from .handles import KINDS, Autoencoder, DiffusionModel, LanguageModel, LoadReport, TextEncoder
 from .header import GGUF, CheckpointError
@@ -360,6 +361,7 @@ def _fill(module: nn.Module, weights: Weights, plan: Plan, wish: _Wish, host: Ho
         loaded=len(parameters),
         unexpected=tuple(unexpected),
         notes=tuple(notes),
+        state=state_of(weights.path),
     )
 
 

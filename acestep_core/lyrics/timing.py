@@ -113,7 +113,7 @@ def score_lyrics(
 
 def require_model(model: DiffusionModel, conditioning: Conditioning) -> None:
     """Raise unless ``model`` made this batch, and its lyric heads are known."""
-    if conditioning.encoder is not model.module.encoder:
+    if conditioning.origin != model.origin:
         raise ValueError(
             "This result was made with another diffusion model. Connect the model it was made with; "
             "after a restart, make it again: what the model listened to is not kept in files."

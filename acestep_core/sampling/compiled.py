@@ -8,8 +8,11 @@ once: two graphs each, at most eight, and as many more for each structure of ada
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
+import re
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -26,7 +29,9 @@ log = logging.getLogger("acestep")
 
 BACKEND = "inductor"
 MOST_GRAPHS = 64
-"""PyTorch gives up after eight by itself."""
+"""PyTorch gives up after eight by itself. Where so many kinds of adapters came that these are full, all are let go."""
+_FULL = re.compile(r"(recompile|cache.?size).?limit", re.IGNORECASE)
+_numbers = itertools.count()
 
 
 def run_layer(layer: DiTLayer, x: Tensor, levels: Tensor, table: Rotary, who: Visible, cross: Cross) -> Tensor:
@@ -35,7 +40,7 @@ def run_layer(layer: DiTLayer, x: Tensor, levels: Tensor, table: Rotary, who: Vi
 
 
 class Graphs:
-    """The compiled form of :func:`run_layer` under one backend, kept for the life of the process.
+    """The compiled form of :func:`run_layer` under one backend, kept until it is full.
 
     Attributes:
         count: graphs that were really compiled until now.
@@ -45,7 +50,10 @@ class Graphs:
     def __init__(self, backend: str):
         self.backend, self.count = backend, 0
         self._compile: Callable[..., Any] | None = None
-        self.call: LayerCall = torch.compile(run_layer, backend=self._counted, fullgraph=True, dynamic=True)
+        # PyTorch keeps graphs with the code of a function: a code of its own has room of its own, and goes with it
+        code = run_layer.__code__.replace(co_name=f"{run_layer.__name__}_{next(_numbers)}")
+        own = FunctionType(code, run_layer.__globals__)
+        self.call: LayerCall = torch.compile(own, backend=self._counted, fullgraph=True, dynamic=True)
 
     def _counted(self, graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
         if self._compile is None:
@@ -69,7 +77,7 @@ class CompiledLayers:
 
     def __init__(self, host: Host, backend: str = BACKEND):
         self.host, self.graphs, self.before = host, graphs_of(backend), graphs_of(backend).count
-        self.calls, self.problem = 0, ""
+        self.calls, self.problem, self.renewed = 0, "", False
 
     def __call__(self, layer: DiTLayer, x: Tensor, levels: Tensor, table: Rotary, who: Visible, cross: Cross) -> Tensor:
         if not self.problem:
@@ -79,12 +87,21 @@ class CompiledLayers:
                 if is_out_of_memory(error):
                     raise
                 problem = error
+            if _FULL.search(_in_short(problem)) and not self.renewed:
+                self._renew()
+                return self(layer, x, levels, table, who, cross)
             made = layer(x, levels, table, who, cross)  # an error of the layer itself is raised here
             self.problem = _in_short(problem)
             log.info("Compiling failed.", exc_info=problem)
             self.host.say(self.note())
             return made
         return layer(x, levels, table, who, cross)
+
+    def _renew(self) -> None:
+        self.renewed = True
+        graphs_of.cache_clear()
+        self.graphs, self.before = graphs_of(self.graphs.backend), 0
+        self.host.say(f"{MOST_GRAPHS} graphs were compiled in this session; they are let go, and layers compiled anew.")
 
     def _compiled(self, layer: DiTLayer, x: Tensor, *given: Any) -> Tensor:
         _settle(layer, x)

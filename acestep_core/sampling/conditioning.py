@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..song import Song
 from ..text import Prompt
@@ -86,7 +86,7 @@ class Conditioning:
     Attributes:
         task: its name. song: what was asked for. seconds: resolved length.
         items: one for each piece; equal pieces are the same object.
-        encoder: the condition encoder that made the sequences; the sampler's model must have the same.
+        origin: of the diffusion model whose encoder made the sequences; the sampler's must be the same.
         tokenizer: the one that made the prompts.
         settings: task settings for the record. notes: sentences the user should read.
         text_files: weights of the text encoder, for the record.
@@ -97,7 +97,7 @@ class Conditioning:
     song: Song
     seconds: float
     items: tuple[Item, ...]
-    encoder: nn.Module = field(repr=False)
+    origin: object = field(repr=False)
     tokenizer: Tokenizer = field(repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -102,7 +102,7 @@ def sample(
         OutOfMemory: not even one item fits.
     """
     host = host or current()
-    if conditioning.encoder is not model.module.encoder:
+    if conditioning.origin != model.origin:
         raise ValueError(
             "The conditioning was made with another diffusion model. "
             "Connect the same model to the conditioning node and to the sampler."

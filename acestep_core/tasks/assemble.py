@@ -132,7 +132,7 @@ class Maker:
             self.host.say(note)
         clips = 0 if self.reference is None else len(self.reference.clips)
         everything = {**settings, "reference_clips": clips}
-        own, files = (self.model.module.encoder, self.text.tokenizer), self.text.report.files
+        own, files = (self.model.origin, self.text.tokenizer), self.text.report.files
         return Conditioning(task, instruction, self.song, seconds, items, *own, everything, said, files)
 
 

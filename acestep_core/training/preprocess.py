@@ -357,7 +357,8 @@ class _Run:
             return
         bar = self.host.progress(len(jobs), "encoding words", "song")
         for done, job in enumerate(jobs, start=1):
-            part = load_file(job.part)
+            # copies: Windows deletes no file whose tensors are still mapped
+            part = {name: tensor.clone() for name, tensor in load_file(job.part).items()}
             item = self._item(job, part)
             if item is not None:
                 save_item(item, job.path)

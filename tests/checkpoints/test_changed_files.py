@@ -1,13 +1,18 @@
 """Model files that are replaced, changed or gone between two runs: noticed, loaded anew, or said in words."""
 
+import gc
 import os
 import shutil
+import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from acestep_graph.acestep_core.checkpoints import catalog
+from acestep_graph.acestep_core.checkpoints import catalog, loading
+from acestep_graph.acestep_core.checkpoints.contents import components_in
+from acestep_graph.acestep_core.checkpoints.header import CheckpointError
 from acestep_graph.acestep_core.host import Host, use
 from acestep_graph.nodes import NODES, comfy_host
 from tests import models
@@ -133,6 +138,50 @@ def test_another_layout_stands_in_and_is_another_file(folder, tmp_path):
     )
     (folder / TURBO).unlink()
     assert "acestep_v1.5_turbo" in changed() != before
+
+
+def test_a_file_that_cannot_be_read_holds_nothing_of_who_asked(tmp_path):
+    class Big:
+        pass
+
+    def ask(big):
+        (tmp_path / "model.safetensors").write_bytes(b"half a download")
+        with pytest.raises(CheckpointError):
+            components_in(tmp_path / "model.safetensors")
+        return weakref.ref(big)
+
+    held = ask(Big())
+    gc.collect()
+    assert held() is None
+    with pytest.raises(CheckpointError):
+        components_in(tmp_path / "model.safetensors")
+
+
+def test_the_model_that_is_left_is_gone_before_the_next_is_read(folder, monkeypatch):
+    """A module and what ComfyUI wraps it in hold each other."""
+    alive, build = [], loading._build
+
+    def spied(*given, **more):
+        alive.append(sum(ref() is not None for ref in modules))
+        return build(*given, **more)
+
+    monkeypatch.setattr(loading, "_build", spied)
+    modules = []
+    for _ in range(2):
+        module = load().module
+        module.comfy_patcher = SimpleNamespace(model=module)
+        modules.append(weakref.ref(module))
+        del module
+    assert alive[0] == 0 and set(alive) == {0}
+
+
+def test_a_name_that_comes_through_a_link_is_no_error():
+    for name, (cls, _) in ((name, NODES[name]) for name in NODES if hasattr(NODES[name][0], "IS_CHANGED")):
+        inputs = cls.INPUT_TYPES()
+        widgets = {key: None for group in ("required", "optional") for key in inputs.get(group, ())}
+        first, second = cls.IS_CHANGED(**widgets), cls.IS_CHANGED(**widgets)
+        weights = "Load" in name and "ACESTEP_MODEL" in cls.RETURN_TYPES
+        assert not weights or first == second, name
 
 
 class FolderPaths:

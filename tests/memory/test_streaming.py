@@ -39,7 +39,7 @@ def model():
 
 def conditioning_of(model, batch=2):
     made = results.made(batch)
-    return replace(made.conditioning, encoder=model.module.encoder), made.made.latents
+    return replace(made.conditioning, origin=model.origin), made.made.latents
 
 
 def small(layers=6):

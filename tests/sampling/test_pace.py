@@ -113,6 +113,19 @@ def test_strengths_and_weights_of_adapters_need_no_new_graph():
     assert frames_compiled() == WINDOWED_AND_FULL
 
 
+def test_graphs_of_many_kinds_of_adapters_make_room_for_further_ones(monkeypatch):
+    monkeypatch.setattr(compiled, "MOST_GRAPHS", 4)
+    made, plain, host = results.made(1), replace(results.named_heads(), compile="eager"), Host(device="cpu")
+    layers = tuple(f"layers.{n}.self_attn.v_proj" for n in range(4))
+    tuned = [with_adapter(plain, making.adapter(layers=layers, rank=rank), 1.0) for rank in (2, 3, 4)]
+    for model in (*tuned, plain, tuned[0]):
+        wanted = sample(replace(model, compile=""), made.conditioning, None, 7).latents
+        again = sample(model, made.conditioning, None, 7, host=host)
+        assert torch.allclose(again.latents, wanted, atol=1e-5)
+        assert "Compiled layers: 32 runs" in again.notes[-1]
+    assert [note for note in host.notes if "compiled anew" in note] and not [n for n in host.notes if "not work" in n]
+
+
 def test_layers_that_come_and_go_share_the_graph(dit):
     wanted = {frames: velocity_of(dit, frames) for frames in (600, 700)}
     call = compiled.CompiledLayers(Host(device="cpu"), "eager")

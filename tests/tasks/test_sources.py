@@ -43,7 +43,7 @@ def turbo():
 
 
 def made(conditioning, seed=3, **options):
-    model = turbo() if conditioning.encoder is turbo().module.encoder else base()
+    model = turbo() if conditioning.origin == turbo().origin else base()
     return sample(model, conditioning, SamplerSettings(steps=4, **options), seed)
 
 

@@ -1,6 +1,8 @@
 """Text to music on tiny models: repeatable, independent of neighbours, answered where it cannot work."""
 
 import hashlib
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from acestep_graph.acestep_core import codec
+from acestep_graph.acestep_core.checkpoints import loading
 from acestep_graph.acestep_core.host import Cancelled, Host
 from acestep_graph.acestep_core.sampling.sampler import sample
 from acestep_graph.acestep_core.sampling.settings import SamplerSettings
@@ -128,6 +131,22 @@ def test_short_pieces_run_on_a_full_sequence_and_are_cut():
 def test_another_models_conditioning_is_refused():
     with pytest.raises(ValueError, match="another diffusion model"):
         sample(models.diffusion("base"), prepare(), None, 1)
+
+
+def test_a_model_that_was_loaded_again_takes_the_conditioning_and_a_changed_file_does_not(tmp_path):
+    place = tmp_path / "acestep-v15-turbo"
+    shutil.copytree(models.CHECKPOINTS / "acestep-v15-turbo", place)
+    first, second = (loading.load_diffusion_model(place, dtype=torch.float32) for _ in range(2))
+    batch = text2music.prepare(first, models.text_encoder(), Song(caption="calm piano", duration=5.2))
+    assert torch.equal(sample(second, batch, None, 1).latents, sample(first, batch, None, 1).latents)
+    file = place / "model.safetensors"
+    shutil.copy(file, tmp_path / "copy")
+    os.replace(tmp_path / "copy", file)
+    for other in (place, models.CHECKPOINTS / "acestep-v15-turbo"):
+        with pytest.raises(ValueError, match="another diffusion model"):
+            sample(loading.load_diffusion_model(other, dtype=torch.float32), batch, None, 1)
+    with pytest.raises(ValueError, match="another diffusion model"):
+        sample(loading.load_diffusion_model(place, dtype=torch.bfloat16), batch, None, 1)
 
 
 @pytest.mark.parametrize("bad", ({"batch": 0}, {"batch": 9}))

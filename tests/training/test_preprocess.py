@@ -6,6 +6,7 @@ import os
 import weakref
 from dataclasses import asdict, replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -243,6 +244,28 @@ def test_stopping_keeps_what_is_done(songs, tmp_path, where, monkeypatch):
     run(songs, tmp_path / "whole")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert not (tmp_path / "out" / pre.PARTS).exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="asks Linux what is mapped")
+def test_no_file_is_deleted_or_replaced_while_it_is_mapped(songs, tmp_path, monkeypatch):
+    """Windows refuses to."""
+    seen = []
+
+    def watched(owner, name):
+        real = getattr(owner, name)
+
+        def act(path, *more, **options):
+            with open("/proc/self/maps") as mapped:
+                seen.append(str(more[0] if more else path) in mapped.read())
+            return real(path, *more, **options)
+
+        monkeypatch.setattr(owner, name, act)
+
+    watched(Path, "unlink")
+    watched(os, "replace")
+    run(songs[:2], tmp_path / "out")
+    run([replace(songs[0], song=edited(songs[0].song, caption="hrbrtape, fast folk")), songs[1]], tmp_path / "out")
+    assert len(seen) > 4 and not any(seen)
 
 
 def test_stopping_within_a_song_leaves_no_debris(songs, tmp_path):

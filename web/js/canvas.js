@@ -17,7 +17,7 @@ const root = () => app.rootGraph ?? app.graph;
 export const widgetOf = (node, name) => node.widgets?.find((one) => one.name === name);
 
 /** [id, node, around] of every node: its id in a prompt ("5:12" in a subgraph) and the subgraph nodes it lies in. */
-function* everyNode(graph = root(), prefix = "", around = []) {
+export function* everyNode(graph = root(), prefix = "", around = []) {
   for (const node of graph?.nodes ?? []) {
     yield [`${prefix}${node.id}`, node, around];
     if (node.subgraph) yield* everyNode(node.subgraph, `${prefix}${node.id}:`, [node, ...around]);

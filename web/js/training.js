@@ -1,7 +1,7 @@
 // A training on its node: curve, figures, log, samples, and the buttons that end it.
 
 import { api } from "../../../scripts/api.js";
-import { addElement, follow, isLinked, widgetOf } from "./canvas.js";
+import { addElement, everyNode, follow, isLinked, widgetOf } from "./canvas.js";
 import { button, el, keepEvents, svg } from "./dom.js";
 import { address, hearAlone } from "./player.js";
 import * as curve from "./pure/curve.js";
@@ -407,14 +407,21 @@ function concerns(training, told) {
   return name ? name === told.run : told.node.split(":").at(-1) === String(training.node.id);
 }
 
+/** Those on the canvas. Nobody tells the nodes of a subgraph that its workflow has been left. */
+function shown() {
+  const there = new Set([...everyNode()].map(([, node]) => node));
+  for (const training of widgets) if (!there.has(training.node)) training.remove();
+  return widgets;
+}
+
 /** Hear of trainings, and of what may have been missed: a lost connection, a run that ended without a word. */
 export function listen() {
   api.addEventListener(EVENT, ({ detail }) => {
     const told = pure.readTraining(detail);
-    for (const training of widgets) if (concerns(training, told)) training.news(told);
+    for (const training of shown()) if (concerns(training, told)) training.news(told);
   });
   const askAgain = (all) => {
-    for (const training of widgets) if (training.run && (all || pure.isLive(training.told.state))) training.fetch(all ? 0 : undefined);
+    for (const training of shown()) if (training.run && (all || pure.isLive(training.told.state))) training.fetch(all ? 0 : undefined);
   };
   api.addEventListener("reconnected", () => askAgain(true));
   for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
