@@ -318,7 +318,12 @@ def _machine_bytes(pages: str) -> int:
 
 
 def find_inside(roots: list[Path], name: str) -> Path | None:
-    """The file ``name`` under one of ``roots``; None where there is none or ``name`` leads outside."""
+    """The file ``name`` under one of ``roots``; None where there is none or ``name`` leads outside.
+
+    A name that was written on Windows is found on other systems too.
+    """
+    if "\\" in name and os.sep != "\\":
+        return find_inside(roots, name.replace("\\", "/"))
     for root in roots:
         base = os.path.abspath(root)
         path = os.path.abspath(os.path.join(base, name))

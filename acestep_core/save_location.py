@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 from .host import Host
 
+LONGEST_NAME = 255 - len("_00001_.latents.safetensors.part")
+"""Bytes of a name: file systems take 255 with all that comes behind it."""
+
 
 class SaveLocation(NamedTuple):
     """Where the next file of a prefix goes: ``folder / f"{name}_{counter:05}_.flac"``."""
@@ -61,6 +64,12 @@ def _place(root: Path, prefix: str) -> tuple[str, Path]:
         raise ValueError(f"The prefix {given!r} leads outside the output folder {root}; use a name inside it.")
     if name in ("", ".", "..") or "\0" in prefix:
         raise ValueError(f"The prefix {given!r} names no file; write something like 'audio/song'.")
+    if os.name == "nt" and (bad := re.search(r'[:*?"<>|]', os.path.relpath(folder / name, root))):
+        raise ValueError(f"The prefix {given!r} has a {bad[0]} in it, which Windows allows in no name.")
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise ValueError(
+            f"The name in the prefix {given[:40]!r}… is too long; at most {LONGEST_NAME} bytes can be saved."
+        )
     return name, folder
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .declared import Input, NodeTable, declared_inputs
 from .graph import Graph, Link, Problem, WorkflowError
+from .validate import checked_inputs
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def parse_value(input: Input, text: str) -> Any:
         return text
     kind = input.widget_type
     if kind == "STRING":
-        return json.loads(text) if len(text) > 1 and text[0] == text[-1] == '"' else text
+        return _unquoted(text)
     if kind == "BOOLEAN":
         return {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}[text.strip().lower()]
     value = json.loads(text)
@@ -79,13 +81,27 @@ def parse_value(input: Input, text: str) -> Any:
     return value
 
 
+def _unquoted(text: str) -> str:
+    """Text within quotes as JSON reads it, unless it is none, or the path of a drive, whose backslashes are its own."""
+    if len(text) < 2 or not text[0] == text[-1] == '"' or re.match(r'"[A-Za-z]:\\', text):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def _with_value(graph: Graph, id: str, name: str, text: str, table: NodeTable) -> Graph:
     node = graph.nodes[id]
     input = declared_inputs(table[node.type])[name]
     try:
         value = parse_value(input, text)
     except (KeyError, ValueError, RecursionError):
-        raise WorkflowError(node.problem(f"{text!r} does not fit; allowed: {input.allowed}.", name)) from None
+        # the class itself may allow what is not in its list, such as a model in another layout
+        if input.choices is None or not {name, "**"} & checked_inputs(table[node.type]):
+            problem = node.problem(f"{text!r} does not fit; allowed: {input.allowed}.", name)
+            raise WorkflowError(problem) from None
+        value = text
     changed = graph.with_inputs(id, {**node.inputs, name: value})
     if graph.workflow is None or (id, name) not in graph.places or isinstance(node.inputs.get(name), Link):
         return changed

@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import importlib.util
 import inspect
 import json
+import os
 import re
 import sys
 import time
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..acestep_core import host as hosts
+from ..acestep_core.saved_files import SOUNDS
 from . import training
 from .assign import assign
 from .declared import CANVAS_ONLY, declared_inputs, node_table, node_titles, output_names
@@ -48,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return training.launch(options, arguments)
             options.device = training.device_of(options)
         _require_models(options, arguments)
+        if options.command in ("run", "demo", "check", "preprocess", "train"):
+            _require_device(options)
     except SystemExit as stop:  # --help
         return int(stop.code or DONE)
     except BadRequest as error:
@@ -63,6 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with hosts.use(host), stopping_on_ctrl_c(host.stop):
             return COMMANDS[options.command](options, host)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except (Exception, KeyboardInterrupt) as error:
         host.status.close()
         code, lines = _explained(error, options.debug)
@@ -75,6 +84,19 @@ def _require_models(options: argparse.Namespace, arguments: Sequence[str]) -> No
     named = any(argument.split("=")[0] == "--models" for argument in arguments)
     if named and options.command != "download" and not options.models.is_dir():
         raise BadRequest(f"There is no folder {options.models} (--models).")
+
+
+def _require_device(options: argparse.Namespace) -> None:
+    """Raise where the device that was named is not in this machine."""
+    kind, _, number = options.device.partition(":")
+    if kind in ("auto", "cpu") or importlib.util.find_spec("torch") is None:
+        return
+    import torch
+
+    backend = torch.backends.mps if kind == "mps" else getattr(torch, kind, None)
+    there = backend is not None and backend.is_available()
+    if not there or (number and int(number) >= backend.device_count()):
+        raise BadRequest(f"There is no device {options.device} here, or this PyTorch was not built for it. Try auto.")
 
 
 # -- run
@@ -242,10 +264,14 @@ def _host(options: argparse.Namespace) -> TerminalHost:
 
 def _workflow_of(given: str) -> Path:
     """The file that is meant: one's own, or by its name one that comes with the project."""
-    own = Path(given)
+    own = Path(given).expanduser()
+    if own.suffix.lower() in SOUNDS and own.is_file():
+        raise WorkflowError(
+            f"{given} is a sound. Run the .json that was saved beside it, or open the sound in ComfyUI."
+        )
     if own.exists():
         return own
-    shipped = WORKFLOWS / f"{own.stem}.json"
+    shipped = WORKFLOWS / f"{own.stem.lower()}.json"
     if own.parent in (Path(), Path(WORKFLOWS.name)) and shipped.is_file():
         return shipped
     names = ", ".join(sorted(path.stem for path in WORKFLOWS.glob("*.json")))
@@ -282,6 +308,11 @@ class _Parser(argparse.ArgumentParser):
         raise BadRequest(f"{self.format_usage()}error: {message}")
 
 
+def _folder(text: str) -> Path:
+    """Not every shell knows what ~ means, and none behind a =."""
+    return Path(text).expanduser()
+
+
 def _device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, mps, cuda, cuda:N, xpu, xpu:N")
@@ -292,9 +323,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="acestep-graph", description="ACE-Step 1.5 workflows and training without ComfyUI.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="model folder [models]")
-    shared.add_argument("--input", type=Path, default=Path("input"), metavar="DIR", help="audio to load [input]")
-    shared.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="saved files [output]")
+    shared.add_argument("--models", type=_folder, default=Path("models"), metavar="DIR", help="model folder [models]")
+    shared.add_argument("--input", type=_folder, default=Path("input"), metavar="DIR", help="audio to load [input]")
+    shared.add_argument("--output", type=_folder, default=Path("output"), metavar="DIR", help="saved files [output]")
     shared.add_argument("--device", type=_device, default="auto", help="auto, cpu, cuda, cuda:N, mps, xpu [auto]")
     shared.add_argument("--debug", action="store_true", help="show tracebacks")
     workflow = argparse.ArgumentParser(add_help=False)
@@ -308,7 +339,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NODE.INPUT=VALUE",
-        help="set an input; the node by title, id or class; repeatable",
+        help='set an input; the node by title, id or class; repeatable; "in quotes" \\n begins a line',
     )
     result = argparse.ArgumentParser(add_help=False)
     result.add_argument("--json", action="store_true", help="print the result as one JSON object")

@@ -27,7 +27,7 @@ def with_recording(graph: Graph, given: str, folder: Path) -> Graph:
     heard = [node for node in graph.nodes.values() if node.type in RECORDINGS]
     name, _, file = given.partition("=")
     named = [node for node in heard if file and name in (node.id, node.title)]
-    path = Path(file if named else given)
+    path = Path(file if named else given).expanduser()
     meant = named or heard
     if not meant:
         raise WorkflowError("This workflow hears no recording, so there is no place for --audio.")
@@ -58,5 +58,27 @@ def _changed(workflow: dict[str, Any] | None, node: Node) -> dict[str, Any] | No
     if workflow is None:
         return None
     own = {"type": LOAD, "properties": {"Node name for S&R": LOAD}, "widgets_values": [node.inputs["audio"]]}
-    nodes = [{**entry, **own} if str(entry.get("id")) == node.id else entry for entry in workflow.get("nodes", ())]
-    return {**workflow, "nodes": nodes}
+    around, _, id = node.id.rpartition(":")
+    if not around:
+        return {**workflow, "nodes": _with_node(workflow, id, own)}
+    inside = _definition(workflow, around)
+    defined = workflow.get("definitions", {})
+    graphs = [
+        {**graph, "nodes": _with_node(graph, id, own)} if graph.get("id") == inside else graph
+        for graph in defined.get("subgraphs", ())
+    ]
+    return {**workflow, "definitions": {**defined, "subgraphs": graphs}}
+
+
+def _with_node(graph: dict[str, Any], id: str, own: dict[str, Any]) -> list[Any]:
+    return [{**entry, **own} if str(entry.get("id")) == id else entry for entry in graph.get("nodes", ())]
+
+
+def _definition(workflow: dict[str, Any], path: str) -> str:
+    """The id of the subgraph that the nodes ``path``, such as ``50:12``, lead to."""
+    graphs = {graph.get("id"): graph for graph in workflow.get("definitions", {}).get("subgraphs", ())}
+    graph, kind = workflow, ""
+    for step in path.split(":"):
+        kind = next((str(entry.get("type")) for entry in graph.get("nodes", ()) if str(entry.get("id")) == step), "")
+        graph = graphs.get(kind, {})
+    return kind

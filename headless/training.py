@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,12 +66,16 @@ def preprocess(options: argparse.Namespace, host: TerminalHost) -> int:
     except ValueError as error:
         raise BadRequest(str(error)) from error
     if source.is_dir():
-        found, name = scan(source, tag=options.tag, host=host), source.name
+        name, read = source.resolve().name, partial(scan, source, tag=options.tag, host=host)
     else:
-        found, name = dataset_file.load(source), source.stem
+        name, read = source.stem, partial(dataset_file.load, source)
+    try:
+        folder = Path(options.to).expanduser() if options.to else places.place_of(host, places.TENSORS, name)
+    except ValueError as error:
+        raise BadRequest(f"{error} Or name a folder for the tensors with --to.") from error
+    found = read()
     host.status.say(found.report())
     songs = recordings(found.dataset)
-    folder = Path(options.to) if options.to else places.place_of(host, places.TENSORS, name)
     model, text, vae = _model(options.model, "", host), _text(options.text_encoder, host), _vae(options.vae, host)
     done = engine.preprocess(songs, folder, model, text, vae, settings, overwrite=options.overwrite, host=host)
     host.status.say(done.text())
@@ -131,8 +136,8 @@ def _plan(options: argparse.Namespace, host: TerminalHost) -> Plan:
     from ..acestep_core.training import places
     from ..acestep_core.training.plan import PlanError, read_plan, with_settings
 
-    path = Path(options.run)
-    if not path.exists() and path.name == options.run:
+    path = Path(options.run).expanduser()
+    if path.name == options.run and not (path.is_file() or (path / places.RUN).is_file()):
         try:
             path = places.place_of(host, places.RUNS, options.run)
         except ValueError as error:

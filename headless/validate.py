@@ -102,7 +102,7 @@ def _circle(graph: Graph, outputs: list[str]) -> list[str] | None:
 def _checked_inputs(graph: Graph, node: Node, table: NodeTable) -> tuple[dict[str, Any], list[Problem]]:
     cls = table[node.type]
     inputs, problems = dict(node.inputs), []
-    own_checks = _checker_arguments(cls)
+    own_checks = checked_inputs(cls)
     for name, input in declared_inputs(cls).items():
         if name not in inputs:
             if input.required:
@@ -154,7 +154,7 @@ def _range_trouble(input: Input, value: Any) -> str | None:
     return None if inside else f"{value!r} is out of range; allowed: {input.allowed}."
 
 
-def _checker_arguments(cls: type) -> set[str]:
+def checked_inputs(cls: type) -> set[str]:
     """Inputs that the class's own VALIDATE_INPUTS looks at; ``**`` stands for all."""
     checker = getattr(cls, "VALIDATE_INPUTS", None)
     if checker is None:
@@ -165,7 +165,7 @@ def _checker_arguments(cls: type) -> set[str]:
 
 def _own_verdict(graph: Graph, node: Node, table: NodeTable) -> list[Problem]:
     cls = table[node.type]
-    wanted = _checker_arguments(cls)
+    wanted = checked_inputs(cls)
     if not wanted:
         return []
     declared = declared_inputs(cls)

@@ -84,9 +84,12 @@ class Sampler:
         }
 
     @classmethod
-    def VALIDATE_INPUTS(cls, steps: Any = None, guidance_scale: Any = None, shift: Any = None) -> bool | str:
+    def VALIDATE_INPUTS(
+        cls, steps: Any = None, guidance_scale: Any = None, shift: Any = None, more_seeds: str | None = None
+    ) -> bool | str:
         given = {"steps": steps, "guidance_scale": guidance_scale, "shift": shift}
-        return problem_of(s.SamplerSettings, **{k: v for k, v in given.items() if v is not None})
+        answer = problem_of(s.SamplerSettings, **{k: v for k, v in given.items() if v is not None})
+        return problem_of(s.check_seeds, more_seeds or "") if answer is True else answer
 
     @classmethod
     def IS_CHANGED(cls, seed: int, more_seeds: str = "", **_: Any) -> str:

@@ -217,7 +217,7 @@ class _LoadFile:
 class LoadCodes(_LoadFile):
     DESCRIPTION = "Reads codes from a text file of the output folder."
     SEARCH_ALIASES = ["ace step", "import codes"]
-    SUFFIX, EMPTY, TIP = CODES_SUFFIX, NO_CODES_FILE, "A file written by Save Codes."
+    SUFFIX, EMPTY, TIP = CODES_SUFFIX, NO_CODES_FILE, "Choose a file written by Save Codes."
     RETURN_TYPES = (CODES,)
     RETURN_NAMES = ("codes",)
     OUTPUT_TOOLTIPS = ("For task nodes",)
@@ -234,7 +234,7 @@ class LoadLatents(_LoadFile):
     SUFFIX, EMPTY, TIP = (
         ".latents.safetensors",
         NO_LATENTS_FILE,
-        "A file written by Save Result, save_latents on.",
+        "Choose a file written by Save Result, save_latents on.",
     )
     RETURN_TYPES = (LATENT,)
     RETURN_NAMES = ("latent",)

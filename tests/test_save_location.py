@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from acestep_graph.acestep_core.save_location import check_prefix, save_location
+from acestep_graph.acestep_core.save_location import LONGEST_NAME, check_prefix, save_location
 
 
 def test_numbers_count_on_over_all_suffixes(tmp_path):
@@ -29,6 +29,15 @@ def test_prefixes_stay_inside(tmp_path, prefix):
     with pytest.raises(ValueError, match="prefix"):
         save_location(root, prefix)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "日" * 80])
+def test_a_name_that_no_file_can_have_is_known_before_anything_is_made(tmp_path, name):
+    with pytest.raises(ValueError, match="too long"):
+        check_prefix(tmp_path, f"audio/{name}")
+    longest = name[: LONGEST_NAME // len(name[0].encode())]
+    check_prefix(tmp_path, f"audio/{longest}")
+    (tmp_path / f"{longest}_00001_.latents.safetensors.part").touch()
 
 
 def test_what_cannot_be_saved_is_known_before_anything_is_made(tmp_path):

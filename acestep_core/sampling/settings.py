@@ -193,6 +193,17 @@ def parse_seeds(seed: object, count: int, random: bool = False) -> list[int | No
     return seeds + [None] * (count - len(seeds))
 
 
+def check_seeds(listed: str) -> None:
+    """Raise where a part of ``listed`` is neither a seed nor −1, for which :func:`parse_seeds` draws one.
+
+    Raises:
+        ValueError: names the part.
+    """
+    for part in map(str.strip, listed.split(",")):
+        if part not in ("", "-1") and _one_seed(part) is None:
+            raise ValueError(f"{part!r} is no seed. Write whole numbers with commas between them, -1 to draw one.")
+
+
 def listed_seeds(seed: object) -> Sequence[object]:
     """The parts of what :func:`parse_seeds` takes."""
     if seed is None:

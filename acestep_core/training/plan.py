@@ -15,6 +15,7 @@ from typing import Any
 
 from ..song import Song, make_song
 from .items import ItemError, TrainItem
+from .limits import EVERY_RANGE
 from .places import RUN
 from .published import load_tensors
 from .settings import CHOICES, SWITCHES, TrainSettings
@@ -218,7 +219,10 @@ def _of_settings(path: Path, values: Mapping[str, Any]) -> Plan:
         raise PlanError(f"{path.name} does not say its tensors: the folder that was preprocessed.")
     beside = path.parent / Path(tensors).expanduser()  # else the name of tensors of ours
     samples = dict(values.get("samples") or {})
-    _check_samples(path, samples)
+    if samples.get("every", 1) == 0:
+        samples = {}
+    if samples:
+        _check_samples(path, samples)
     written = dict(values.get("settings") or {})  # YAML reads 1e-4 as text
     settings = {name: _parsed(name, value) if isinstance(value, str) else value for name, value in written.items()}
     return Plan(
@@ -237,8 +241,16 @@ def _check_samples(path: Path, samples: Mapping[str, Any]) -> None:
     unknown = sorted(map(str, set(samples) - set(SAMPLE_NAMES)))
     if unknown:
         raise PlanError(f"samples in {path.name} say {unknown[0]}; known are {', '.join(SAMPLE_NAMES)}.")
+    low, high = EVERY_RANGE
+    every = samples.get("every", low)
     try:
-        song_of(samples)
+        if isinstance(every, bool) or not isinstance(every, int) or not low <= every <= high:
+            raise ValueError(
+                f"every is {every!r}; allowed is a whole number from {low} to {high}, or 0 for no samples."
+            )
+        song = song_of(samples)
+        if not (song.caption or song.sung.strip()):
+            raise ValueError("they need a caption or lyrics.")
     except (ValueError, TypeError) as error:
         raise PlanError(f"samples in {path.name}: {error}") from error
 

@@ -249,6 +249,83 @@ def test_a_recording_that_has_no_place_or_is_none_is_answered(tmp_path, folders,
     assert code == 2 and said in err
 
 
+def in_a_subgraph(workflow, title):
+    """The workflow with one of its nodes moved into a subgraph, twice nested."""
+    node = next(entry for entry in workflow["nodes"] if entry.get("title") == title)
+    hull = {**node, "title": "Hull", "widgets_values": [], "properties": {}}
+    link = workflow["links"].index(next(link for link in workflow["links"] if link[1] == node["id"]))
+    number, _, slot, *_, kind = workflow["links"][link]
+    out = {"id": "out", "name": "audio", "type": kind, "linkIds": [1]}
+    inner = {**node, "outputs": [{**node["outputs"][0], "links": [1]}]}
+    graphs = []
+    for id, inside in (("inner", inner), ("outer", {**hull, "id": 7, "type": "inner"})):
+        inside = {**inside, "outputs": [{**inside["outputs"][0], "links": [1]}]}
+        flow = [
+            {"id": 1, "origin_id": inside["id"], "origin_slot": 0, "target_id": -20, "target_slot": 0, "type": kind}
+        ]
+        graphs.append({"id": id, "nodes": [inside], "links": flow, "inputs": [], "outputs": [out], "widgets": []})
+    nodes = [{**hull, "id": node["id"], "type": "outer"} if one is node else one for one in workflow["nodes"]]
+    return {**workflow, "nodes": nodes, "definitions": {"subgraphs": graphs}}
+
+
+def test_a_recording_inside_a_subgraph_is_changed_in_the_workflow_that_is_saved(tmp_path, folders, capsys):
+    plain = json.loads((ROOT / "workflows" / "remix.json").read_text("utf-8"))
+    (tmp_path / "sub.json").write_text(json.dumps(in_a_subgraph(plain, "Your recording")))
+    code, graph, err = heard(tmp_path, capsys, *folders, "--audio", str(tmp_path / "input" / "song.wav"),
+                             workflow=tmp_path / "sub.json")  # fmt: skip
+    assert code == 0, err
+    (node,) = [node for node in graph.nodes.values() if node.type == "LoadAudio"]
+    assert node.id.count(":") == 2 and node.inputs == {"audio": "song.wav"}
+    inner = next(one for one in graph.workflow["definitions"]["subgraphs"] if one["id"] == "inner")
+    assert [(one["type"], one["widgets_values"]) for one in inner["nodes"]] == [("LoadAudio", ["song.wav"])]
+    assert not [one for one in graph.workflow["nodes"] if one["type"] == "LoadAudio"]
+
+
+@pytest.mark.parametrize("name", ("acestep_v1.5_turbo.safetensors", "acestep-v15-turbo"))
+def test_set_takes_the_name_of_a_model_in_another_layout(tmp_path, folders, capsys, name):
+    assert heard(tmp_path, capsys, *folders, "--set", f"Load models.diffusion_model={name}")[0] == 0
+    code, _, err = heard(tmp_path, capsys, *folders, "--set", "Sampler.control=maybe")
+    assert code == 2
+    code, _, err = heard(tmp_path, capsys, *folders, "--set", "Song.language=xx")
+    assert code == 2 and "xx" in err and "allowed" in err
+
+
+@pytest.mark.parametrize(("seeds", "fits"), [("", 1), ("7, -1", 1), ("1;2", 0), ("1, x", 0), ("foo", 0), ("1,,2", 1)])
+def test_more_seeds_that_are_none_are_answered_and_not_drawn(tmp_path, folders, capsys, seeds, fits):
+    code, _, err = heard(tmp_path, capsys, *folders, "--set", f"Sampler.more_seeds={seeds}")
+    assert code == (0 if fits else 2), err
+    assert fits or "is no seed" in err
+
+
+def test_a_home_folder_behind_an_equals_sign_is_found(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert cli._parser().parse_args(["models", "--models=~/mine"]).models == tmp_path / "mine"
+    code, _, err = heard(tmp_path, capsys, "--models=~/typo")
+    assert code == 2 and str(tmp_path / "typo") in err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+@pytest.mark.parametrize("command", ("run", "check", "demo"))
+def test_a_device_that_is_not_there_is_answered_at_once(tmp_path, folders, capsys, command):
+    given = [command, *(["custom"] if command != "demo" else []), *folders]
+    for device in ("cuda", "cuda:7"):
+        assert cli.main([*given, "--device", device]) == 2
+        assert f"There is no device {device} here" in capsys.readouterr().err
+
+
+def test_a_sound_is_no_workflow_and_names_have_no_case(tmp_path, folders, capsys):
+    code, _, err = heard(tmp_path, capsys, *folders, workflow=tmp_path / "input" / "song.wav")
+    assert code == 2 and "is a sound" in err
+    assert cli._workflow_of("Custom") == cli._workflow_of("custom")
+
+
+def test_who_reads_only_the_first_lines_is_no_error(tmp_path):
+    command = f'"{sys.executable}" "{ROOT}" nodes | true; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+
+
 def test_a_model_folder_that_is_not_there_is_answered(tmp_path, capsys):
     code, _, err = heard(tmp_path, capsys, "--models", str(tmp_path / "typo"))
     assert code == 2 and "There is no folder" in err and "typo" in err

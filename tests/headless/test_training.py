@@ -132,6 +132,34 @@ def test_the_terminal_and_the_canvas_keep_each_other_s_tensors(tmp_path, capsys,
     capsys.readouterr()
 
 
+def test_a_run_is_meant_where_another_folder_of_its_name_lies_here(place, capsys, monkeypatch):
+    assert main(place, "train", place / "jazz.yaml", "--set", "epochs=1") == 0
+    monkeypatch.chdir(place)
+    (place / "jazz").mkdir()
+    assert main(place, "train", "jazz", "--set", "epochs=2") == 0
+    assert len(read_points(folder(place) / "loss.csv")) == 6
+
+
+def test_a_name_that_tensors_cannot_have_is_said_before_songs_are_read(tmp_path, capsys, monkeypatch):
+    songs = tmp_path / "live. AC:DC"
+    audio.write(songs / "a.wav", 0.1 * torch.randn(2, 48000 * 6), 48000)
+    (songs / "a.caption.txt").write_text("slow folk")
+    tiny.build(tmp_path / "models")
+    assert main(tmp_path, "preprocess", songs) == 2
+    said = capsys.readouterr().err
+    assert "--to" in said and "samples" not in said
+    songs = songs.rename(tmp_path / "my songs")
+    monkeypatch.chdir(songs)
+    assert main(tmp_path, "preprocess", ".") == 0
+    assert capsys.readouterr().out.strip().endswith("my songs")
+
+
+def test_samples_that_are_switched_off_are_none(place):
+    values = yaml.safe_load((place / "jazz.yaml").read_text())
+    (place / "jazz.yaml").write_text(yaml.safe_dump({**values, "samples": {"every": 0}}))
+    assert main(place, "train", place / "jazz.yaml", "--set", "epochs=1") == 0
+
+
 def test_more_epochs_may_be_set_and_nothing_else(place, capsys):
     assert main(place, "train", place / "jazz.yaml", "--set", "epochs=1") == 0
     assert main(place, "train", "jazz", "--set", "epochs=2") == 0

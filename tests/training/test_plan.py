@@ -88,6 +88,9 @@ def test_numbers_as_people_write_them(tmp_path, line, wanted):
         ({"settings": {}}, "does not say its tensors"),
         ({"tensors": "x", "samples": {"colour": 1}}, "samples in jazz.json say colour; known are every"),
         ({"tensors": "x", "samples": {"duration": 5000}}, "samples in jazz.json: .*5000"),
+        ({"tensors": "x", "samples": {"every": 5}}, "samples in jazz.json: they need a caption or lyrics"),
+        ({"tensors": "x", "samples": {"every": -1, "caption": "a"}}, "every is -1; .* or 0 for no samples"),
+        ({"tensors": "x", "samples": {"every": True, "caption": "a"}}, "every is True"),
     ],
 )
 def test_what_is_wrong_with_settings_is_said(tmp_path, values, sentence):
