@@ -39,7 +39,10 @@ def played(workflow: str, models: Path | None, folder: Path, changes: Sequence[s
         RuntimeError: the workflow failed; the message holds what it said.
     """
     command = [sys.executable, "-m", "acestep_graph", "run", str(ROOT / "workflows" / f"{workflow}.json"), "--json"]
-    command += ["--output", str(folder), "--input", str(folder), "--models", str(models or folder / "none")]
+    if models is None:
+        models = folder / "none"  # of one's own: those that come with the project play
+        models.mkdir()
+    command += ["--output", str(folder), "--input", str(folder), "--models", str(models)]
     command += [part for change in changes for part in ("--set", change)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     if done.returncode:

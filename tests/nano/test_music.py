@@ -9,7 +9,7 @@ import pytest
 from acestep_graph.acestep_core.checkpoints import bundled
 from acestep_graph.acestep_core.tasks import codes as code_tasks
 from acestep_graph.acestep_core.tasks import extract, text2music
-from nano import evaluate, measures
+from nano import evaluate, measures, show
 from nano.evaluate import Player, mono
 from nano.hearing import taught
 
@@ -43,7 +43,7 @@ def test_the_key_is_the_one_that_was_asked_for(player, songs):
     asked = [evaluate.key_of(player.piece(seed).song) for seed in player.seeds]
     score = np.mean([measures.key_score(a, b) for a, b in zip(heard, asked, strict=True)])
     others = np.mean([measures.key_score(a, b) for a, b in itertools.product(heard, asked)])
-    assert score > others + 0.2
+    assert score > others + 0.4
 
 
 def test_a_stem_comes_out_of_a_mix(player):
@@ -93,3 +93,8 @@ def test_the_same_seed_gives_the_same_music(player):
     batch = text2music.prepare(player.turbo, player.text, song)
     assert np.array_equal(player.play(player.turbo, batch, 5), player.play(player.turbo, batch, 5))
     assert not np.array_equal(player.play(player.turbo, batch, 5), player.play(player.turbo, batch, 6))
+
+
+def test_what_is_shown_is_what_plays_without_models_of_ones_own(tmp_path):
+    sound = show.played("repaint", None, tmp_path, ["Sampler.steps=1"])
+    assert sound.is_file() and sound.is_relative_to(tmp_path)
