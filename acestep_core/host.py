@@ -322,8 +322,6 @@ def find_inside(roots: list[Path], name: str) -> Path | None:
 
     A name that was written on Windows is found on other systems too.
     """
-    if "\\" in name and os.sep != "\\":
-        return find_inside(roots, name.replace("\\", "/"))
     for root in roots:
         base = os.path.abspath(root)
         path = os.path.abspath(os.path.join(base, name))
@@ -333,7 +331,7 @@ def find_inside(roots: list[Path], name: str) -> Path | None:
             continue
         if inside and os.path.isfile(path):
             return Path(path)
-    return None
+    return find_inside(roots, name.replace("\\", "/")) if "\\" in name and os.sep != "\\" else None
 
 
 _active: contextvars.ContextVar[Host | None] = contextvars.ContextVar("acestep_host", default=None)

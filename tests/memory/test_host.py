@@ -88,3 +88,14 @@ def test_folders_on_several_drives_are_all_searched(monkeypatch, tmp_path):
     roots = [tmp_path / "other drive", tmp_path / "second"]
     assert find_inside(roots, str(wanted)) == find_inside(roots, "a.safetensors") == Path(wanted)
     assert find_inside(roots[:1], str(wanted)) is None
+
+
+@pytest.mark.skipif(os.sep == "\\", reason="there it is the name itself")
+def test_a_name_that_was_written_on_windows_is_found(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.wav").touch()
+    assert find_inside([tmp_path], "sub\\a.wav") == tmp_path / "sub" / "a.wav"
+    (tmp_path / "sub\\a.wav").touch()
+    assert find_inside([tmp_path], "sub\\a.wav") == tmp_path / "sub\\a.wav"
+    (tmp_path.parent / "out.wav").touch()
+    assert find_inside([tmp_path], "..\\out.wav") is None
