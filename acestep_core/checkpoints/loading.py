@@ -361,7 +361,7 @@ def _fill(module: nn.Module, weights: Weights, plan: Plan, wish: _Wish, host: Ho
         loaded=len(parameters),
         unexpected=tuple(unexpected),
         notes=tuple(notes),
-        state=state_of(weights.path),
+        state="|".join(map(state_of, weights.files)),
     )
 
 
