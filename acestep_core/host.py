@@ -145,6 +145,9 @@ class Host:
 
     # -- devices
 
+    def let_go(self) -> None:
+        """Free models that nobody uses any more, before another is read and would lie beside them. Here none stays."""
+
     def device(self, component: str) -> torch.device:
         """Where ``component`` (``"dit"``, ``"text"``, ``"vae"`` or ``"lm"``) computes."""
         import torch

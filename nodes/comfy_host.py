@@ -156,6 +156,10 @@ class ComfyHost(engine.Host):
         streaming.settle(module)
         return self._load(module, component, device, activation_bytes)
 
+    def let_go(self) -> None:
+        """A module and its patcher hold each other."""
+        gc.collect()
+
     def _load(self, module: Any, component: str, device: Any, activation_bytes: int) -> Any:
         """The whole of ``module`` to ``device``, by ComfyUI."""
         import comfy.model_management as management

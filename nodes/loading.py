@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,7 @@ def check_file(component: str, name: str | None, download: bool | None = False) 
 def find_file(component: str, name: str, download: bool = False) -> tuple[Path, str]:
     """The file for a widget value, and a note where another layout of the same model, or the nano model, stands in."""
     here, model = host.current(), catalog.equivalents(name, component)
-    gc.collect()  # a model that nobody uses any more, but that holds itself, would lie beside the new one
+    here.let_go()
     missing: Exception | None = None
     try:
         found = catalog.resolve(here, component, name)

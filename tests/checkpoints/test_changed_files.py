@@ -159,6 +159,7 @@ def test_a_file_that_cannot_be_read_holds_nothing_of_who_asked(tmp_path):
 
 def test_the_model_that_is_left_is_gone_before_the_next_is_read(folder, monkeypatch):
     """A module and what ComfyUI wraps it in hold each other."""
+    monkeypatch.setattr(Host, "let_go", comfy_host.ComfyHost.let_go)
     alive, build = [], loading._build
 
     def spied(*given, **more):
