@@ -41,7 +41,7 @@ def played(workflow: str, models: Path | None, folder: Path, changes: Sequence[s
     command = [sys.executable, "-m", "acestep_graph", "run", str(ROOT / "workflows" / f"{workflow}.json"), "--json"]
     if models is None:
         models = folder / "none"  # of one's own: those that come with the project play
-        models.mkdir()
+        models.mkdir(exist_ok=True)
     command += ["--output", str(folder), "--input", str(folder), "--models", str(models)]
     command += [part for change in changes for part in ("--set", change)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
